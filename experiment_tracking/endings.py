@@ -1,0 +1,195 @@
+"""How a process ends, and what that makes of the runs it left open.
+
+Installed when the first run opens: an exit hook, a link in the chain of ``sys.excepthook``, a
+SIGTERM handler where nobody else has one, a fork hook, and a cell hook in IPython. None of them
+takes a lock that the code it interrupts may hold.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+Ending = tuple[str, dict[str, str] | None]
+"""Status, and the error behind it."""
+
+
+class Open(Protocol):
+    """A writer that must be closed before the process is gone."""
+
+    noted_ending: Ending | None
+
+    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+        """Finish the run with this status."""
+
+
+class ForkAware(Protocol):
+    """A run that a forked child inherits."""
+
+    def continue_in_child(self) -> None:
+        """Let go of the parent's files; called in the child."""
+
+
+class _Process:
+    """What is known of how this process is going to end."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.open: dict[int, Open] = {}
+        self.inherited: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.ending: Ending | None = None
+        self.cell_hook_installed = False
+
+
+_process = _Process()
+
+
+def opened(writer: Open, run: ForkAware) -> None:
+    """Remember an open run and see to it that its end is noticed."""
+    if _process.pid != os.getpid():
+        _install()
+    _process.open[id(writer)] = writer
+    _process.inherited.add(run)
+    _watch_terminations()
+    _watch_cells()
+
+
+def watch_fork(run: ForkAware) -> None:
+    """Remember a run that writes in this process without owning the folder."""
+    _process.inherited.add(run)
+
+
+def ended(writer: Open) -> None:
+    """Forget a run that has been closed."""
+    _process.open.pop(id(writer), None)
+
+
+def open_writers() -> list[Open]:
+    """Return the open runs of this process, the newest first."""
+    if _process.pid != os.getpid():
+        return []
+    return list(reversed(_process.open.values()))
+
+
+def ending_of(error: BaseException | None) -> Ending:
+    """Tell the status of a run whose ``with`` block was left by ``error``."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (0, None)):
+        return "finished", None
+    if isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and _process.ending and _process.ending[0] == "killed"
+    ):
+        return "killed", _process.ending[1] if _process.ending else _described(error)
+    return "failed", _described(error)
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)[:1000]}
+
+
+def _install() -> None:
+    first = _process.pid == 0
+    _process.pid = os.getpid()
+    if not first:
+        return
+    atexit.register(_close_all)
+    _chain_excepthook()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def before_executors_stop(hook: Callable[[], None]) -> None:
+    """Call ``hook`` at exit while thread pools still take work.
+
+    ``atexit`` comes too late for that: by then ``concurrent.futures`` refuses new work.
+    """
+    # Hooks run last in, first out, so the pool's own has to be in before ours.
+    import concurrent.futures.thread  # noqa: F401
+
+    register: Callable[[Callable[[], None]], None] = getattr(
+        threading, "_register_atexit", atexit.register
+    )
+    register(hook)
+
+
+def other_threads_at_work() -> bool:
+    """Tell whether a thread that the interpreter will wait for is still running."""
+    import concurrent.futures.thread as pools
+
+    idle_workers = set(pools._threads_queues)  # type: ignore[attr-defined]
+    known = {threading.main_thread(), threading.current_thread(), *idle_workers}
+    return any(not t.daemon and t not in known for t in threading.enumerate())
+
+
+def present_ending(writer: Open) -> Ending:
+    """Tell how a run that nobody ended stands now: as its process does, or its last cell."""
+    return _process.ending or writer.noted_ending or ("finished", None)
+
+
+def _close_all() -> None:
+    for writer in open_writers():
+        writer.close(*present_ending(writer))
+
+
+def _chain_excepthook() -> None:
+    previous = sys.excepthook
+
+    def note_and_pass_on(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        _process.ending = ending_of(error)
+        previous(kind, error, traceback)
+
+    sys.excepthook = note_and_pass_on
+
+
+def _watch_terminations() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    # Takes no lock and writes nothing: whatever was interrupted may hold any of ours.
+    _process.ending = ("killed", {"type": "Signal", "message": "SIGTERM"})
+    raise SystemExit(143)
+
+
+def _in_child() -> None:
+    _process.open.clear()
+    _process.ending = None
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        # Pool.terminate and the like expect the default.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for run in list(_process.inherited):
+        run.continue_in_child()
+
+
+def interactive() -> bool:
+    """Tell whether a person types at this process: a notebook, IPython or a prompt."""
+    return _ipython() is not None or hasattr(sys, "ps1")
+
+
+def _ipython() -> Any:
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None else None
+
+
+def _watch_cells() -> None:
+    shell = _ipython()
+    if shell is None or _process.cell_hook_installed:
+        return
+    _process.cell_hook_installed = True
+    shell.events.register("post_run_cell", _after_cell)
+
+
+def _after_cell(result: Any) -> None:
+    """Note a failing cell; one that succeeds afterwards takes the note back."""
+    error = result.error_in_exec or result.error_before_exec
+    for writer in open_writers():
+        writer.noted_ending = ending_of(error) if error is not None else None

@@ -1,0 +1,1 @@
+"""What is on disk: the ground floor, standard library and orjson only."""

@@ -1,0 +1,465 @@
+"""The append-only history: a JSON array of rows between any two writes.
+
+::
+
+    [
+    {"step":0,"time":1763640000.123,"train/loss":2.31},
+    {"step":1,"time":1763640000.456,"train/loss":2.02}
+    ]
+
+An append overwrites the closing ``\\n]\\n`` with ``,\\n{row}\\n]\\n`` in one ``pwrite``. An offset
+in a history is the position just behind the last byte of a row, or 1 before the first.
+"""
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from experiment_tracking.errors import RunEndedError
+from experiment_tracking.folder import io
+from experiment_tracking.folder.values import RESERVED, Number, from_stored
+
+Row = dict[str, Any]
+
+START = 1
+"""Offset before the first row."""
+
+_EMPTY = b"[\n]\n"
+_CLOSING = b"\n]\n"
+_MAX_HELD_BYTES = 8 * 2**20
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 60.0
+
+
+class HistoryWriter:
+    """Append rows to one file; the only writer of that file.
+
+    When :meth:`append` returns, the row is in the kernel's hands: the process may die in any
+    way and the row is there. When the disk refuses, rows wait in at most 8 MB of memory and
+    are written, in order, once it takes them again.
+
+    Parameters
+    ----------
+    fd, end, last_step
+        Descriptor of the file, offset behind its last whole row, and that row's step.
+    marks
+        Keys that every row gets (``attempt``, ``rank``).
+    on_trouble
+        Called with the error at each change from writing to holding, and with None at each
+        change back. What it raises comes out of :meth:`append`; the row is then not kept.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        end: int = START,
+        last_step: int = -1,
+        marks: Mapping[str, int | str] | None = None,
+        on_trouble: Callable[[OSError | None], None] | None = None,
+    ) -> None:
+        self.fd = fd
+        self.end = end
+        """Offset behind the last row that was appended whole; readers in this process stop here."""
+        self.last_step = last_step
+        self.closed = False
+        self.dropped = 0
+        self.held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._retry_at = 0.0
+        self._retry_after_s = _FIRST_RETRY_S
+        self._marks = dict(marks or {})
+        self._on_trouble = on_trouble or (lambda error: None)
+        # True from before a write until its very last statement. An append that was left by
+        # an exception out of a signal handler, an error or a short write leaves it True: the
+        # next one writes at the same offset and cuts the file behind itself.
+        self._unfinished = False
+        # Re-entrant: a signal handler may log while this thread is inside an append.
+        self.lock = threading.RLock()
+
+    @classmethod
+    def create(cls, path: str, **options: Any) -> "HistoryWriter":
+        """Create ``path``, which must not exist, as an empty history."""
+        fd = io.create(path)
+        try:
+            io.pwrite(fd, _EMPTY, 0)
+        except BaseException:
+            io.close(fd)
+            raise
+        return cls(fd, **options)
+
+    @classmethod
+    def reopen(cls, path: str, **options: Any) -> "HistoryWriter":
+        """Go on with ``path`` in a fresh file that holds its whole rows, and replace it.
+
+        That drops a torn tail, and leaves a writer that was not dead after all with a file
+        that no name leads to.
+        """
+        rows, last_step = HistoryReader(path).whole_rows()
+        data = b"[\n" + b",\n".join(rows) + _CLOSING if rows else _EMPTY
+        io.replace_file(path, data, durable=True)
+        end = len(data) - len(_CLOSING)
+        return cls(io.open_for_writing(path), end, last_step, **options)
+
+    def append(
+        self,
+        values: Mapping[str, Number | str],
+        step: int | None = None,
+        timestamp: float | None = None,
+    ) -> None:
+        """Append one row.
+
+        Parameters
+        ----------
+        values
+            Metrics under the names they have on disk. Floats may be non-finite.
+        step
+            Defaults to the last step + 1.
+        timestamp
+            Unix seconds, by default now.
+
+        Raises
+        ------
+        RunEndedError
+            After :meth:`close`.
+        TypeError
+            For values that JSON cannot hold; nothing is written then.
+        """
+        with self.lock:
+            if step is None:
+                step = self.last_step + 1
+            now = time.time() if timestamp is None else timestamp
+            row = {"step": step, "time": now, **self._marks, **values}
+            body = orjson.dumps(row)
+            if b":null" in body:  # orjson's word for NaN and the infinities
+                body = _encode_non_finite(row)
+            if self.held or self.closed:
+                self._hold(body)
+            else:
+                try:
+                    self._write(body)
+                except OSError as error:
+                    self._start_holding(body, error)
+            self.last_step = step
+
+    def _write(self, body: bytes) -> None:
+        while True:
+            end = self.end
+            cut = self._unfinished
+            self._unfinished = True
+            data = b"".join((b",\n" if end > START else b"\n", body, _CLOSING))
+            written = io.pwrite(self.fd, data, end)
+            # CPython runs signal handlers only behind a call and at a backward jump. One that
+            # logged during the write has moved the end over our row: write again behind it.
+            if self.end != end:
+                continue
+            if written != len(data):
+                raise OSError(f"wrote {written} of {len(data)} bytes")
+            new_end = end + written - len(_CLOSING)
+            if cut:
+                io.truncate(self.fd, end + written)
+                if self.end != end:
+                    continue
+            self.end = new_end
+            self._unfinished = False
+            return
+
+    def _start_holding(self, body: bytes, error: OSError) -> None:
+        if self.closed:
+            raise RunEndedError(_ENDED) from error
+        self._close_array()
+        self._on_trouble(error)
+        self._retry_at = time.monotonic() + self._retry_after_s
+        self._keep(body)
+
+    def _hold(self, body: bytes) -> None:
+        if self.closed:
+            raise RunEndedError(_ENDED)
+        self._keep(body)
+        if time.monotonic() >= self._retry_at:
+            self.write_held()
+
+    def _keep(self, body: bytes) -> None:
+        self.held.append(body)
+        self._held_bytes += len(body)
+        while self._held_bytes > _MAX_HELD_BYTES:
+            self._held_bytes -= len(self.held.popleft())
+            self.dropped += 1
+
+    def write_held(self) -> bool:
+        """Try to write the rows that the disk refused; tell whether none is left."""
+        with self.lock:
+            if not self.held:
+                return True
+            try:
+                self._write(b",\n".join(self.held))
+            except OSError:
+                self._close_array()
+                self._retry_after_s = min(2 * self._retry_after_s, _LAST_RETRY_S)
+                self._retry_at = time.monotonic() + self._retry_after_s
+                return False
+            # No signal handler runs between the write and this call (see _write), so an
+            # interrupted drain never writes a row twice.
+            self.held.clear()
+            self._held_bytes = 0
+            self._retry_after_s = _FIRST_RETRY_S
+            self._on_trouble(None)
+            return True
+
+    def _close_array(self) -> None:
+        """Put the closing bracket back behind the last whole row, if the disk lets us."""
+        try:
+            closing = _CLOSING if self.end > START else _EMPTY[START:]
+            io.pwrite(self.fd, closing, self.end)
+            io.truncate(self.fd, self.end + len(closing))
+        except OSError:
+            return  # The mark stands: the next append cuts.
+        self._unfinished = False
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read back what was written, for the followers of this process."""
+        if io.pread is not getattr(os, "pread", None):
+            with self.lock:  # seek and read share the position with the writer
+                return io.pread(self.fd, length, offset)
+        return io.pread(self.fd, length, offset)
+
+    def sync(self) -> None:
+        """Flush the rows to the disk."""
+        io.fsync(self.fd)
+
+    def has_its_name(self, path: str) -> bool:
+        """Tell whether ``path`` still leads to this file: not deleted, moved or taken over."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(path))
+        except OSError:
+            return False
+
+    def move_to(self, path: str) -> None:
+        """Go on in a new file at ``path`` with everything written so far."""
+        with self.lock:
+            fd = io.create(path)
+            try:
+                io.write_all(fd, io.read_range(self.fd, 0, self.end) + _CLOSING)
+            except BaseException:
+                io.close(fd)
+                raise
+            # The descriptor's number stays: an append that a signal interrupted holds it.
+            os.dup2(fd, self.fd, inheritable=False)
+            io.close(fd)
+
+    def seal(self) -> None:
+        """Write what is held and leave a valid array; later appends raise. Reading goes on."""
+        with self.lock:
+            if self.closed:
+                return
+            self.write_held()
+            if self._unfinished:
+                self._close_array()
+            self.closed = True
+            self.dropped += len(self.held)
+            self.held.clear()
+
+    def close(self) -> None:
+        """Seal and close the file."""
+        with self.lock:
+            self.seal()
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                io.close(fd)
+
+    def abandon_in_child(self) -> None:
+        """Let go of the parent's file in a forked child, without taking the parent's lock."""
+        self.lock = threading.RLock()
+        self.closed = True
+        self.held = deque()
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            io.close(fd)
+
+
+_ENDED = "The run has ended; nothing more can be logged to it. Start a new run or resume it."
+
+
+def _encode_non_finite(row: Mapping[str, Any]) -> bytes:
+    words = {"NaN": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+    def word(value: Any) -> Any:
+        if type(value) is float and value - value != 0:
+            return "NaN" if value != value else words[repr(value)]
+        return value
+
+    return orjson.dumps({name: word(value) for name, value in row.items()})
+
+
+class Rows(NamedTuple):
+    """What a look at a history found."""
+
+    rows: list[Row]
+    offset: int
+    """Where the next look begins: behind the last whole row."""
+    damaged: int
+    """Lines that are no rows but have rows behind them."""
+    torn: bool
+    """Whether something that is not yet, or never was, a row stands behind the last one."""
+
+
+class HistoryReader:
+    """Read a history that may be growing, torn or damaged; never raise on its contents.
+
+    Rows come back as on disk: non-finite values are text (see
+    :func:`~experiment_tracking.folder.values.from_stored`).
+
+    Parameters
+    ----------
+    path
+        The file. A missing one has no rows.
+    """
+
+    limit_bytes = 8 * 2**30
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def since(self, offset: int = 0) -> Rows:
+        """Return the whole rows behind ``offset``.
+
+        Raises
+        ------
+        OSError
+            If the file is there but cannot be read now; that says nothing about its contents.
+        DamagedError
+            If it is a link, a pipe or a device.
+        """
+        try:
+            data = io.read(self.path, self.limit_bytes, offset)
+        except (FileNotFoundError, NotADirectoryError):
+            return Rows([], offset, 0, False)
+        rows, length, damaged, torn = parse(data)
+        return Rows(rows, offset + length if rows else offset, damaged, torn)
+
+    def rows(self) -> list[Row]:
+        """Return all whole rows."""
+        return self.since().rows
+
+    def whole_rows(self) -> tuple[list[bytes], int]:
+        """Return the bytes of each whole row, and the last row's step (-1 without rows)."""
+        try:
+            data = io.read(self.path, self.limit_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], -1
+        found = [(row, data[start:end]) for row, start, end in _scan(data) if row is not None]
+        return [line for _, line in found], found[-1][0]["step"] if found else -1
+
+
+def parse(data: bytes) -> tuple[list[Row], int, int, bool]:
+    """Take the rows out of a piece of history that begins where a row begins or ended.
+
+    Returns
+    -------
+    rows, length, damaged, torn
+        ``length`` counts the bytes up to the end of the last row. An array in good order is
+        parsed in one call; anything else line by line.
+    """
+    body = data.strip(b"[],\n")
+    if not body:
+        return [], 0, 0, False
+    if data.endswith(_CLOSING):
+        try:
+            rows = orjson.loads(b"[" + body + b"]")
+        except ValueError:
+            rows = None
+        if rows is not None and all(map(_is_row, rows)):
+            return rows, len(data) - len(_CLOSING), 0, False
+    return _parse_lines(data)
+
+
+def _parse_lines(data: bytes) -> tuple[list[Row], int, int, bool]:
+    rows: list[Row] = []
+    length = damaged = suspects = 0
+    for row, _, end in _scan(data):
+        if row is None:
+            suspects += 1
+        else:
+            rows.append(row)
+            length = end
+            damaged += suspects
+            suspects = 0
+    return rows, length, damaged, suspects > 0
+
+
+def _scan(data: bytes) -> Iterator[tuple[Row | None, int, int]]:
+    """Yield each row with its place in ``data``, and None in the place of what is no row."""
+    position = 0
+    while position < len(data):
+        newline = data.find(b"\n", position)
+        line_end = len(data) if newline < 0 else newline
+        yield from _scan_line(data, position, line_end)
+        position = line_end + 1
+
+
+def _scan_line(data: bytes, start: int, end: int) -> Iterator[tuple[Row | None, int, int]]:
+    # NULs: blocks that a power cut left unwritten. "],[": what stands between rows.
+    line = data[start:end].lstrip(b" \r\t\0,[]")
+    start = end - len(line)
+    line = line.rstrip(b" \r\t\0,[]")
+    if not line:
+        return
+    row = _load(line)
+    if row is not None:
+        yield row, start, start + len(line)
+        return
+    first = _first_object(line)
+    if first is None:
+        yield None, start, end
+        return
+    # A reader can meet the closing bracket half overwritten: "{row},]{next". The first is whole.
+    row, length = first
+    yield row, start, start + length
+    yield from _scan_line(data, start + length, end)
+
+
+def _load(line: bytes) -> Row | None:
+    try:
+        row = orjson.loads(line)
+    except ValueError:
+        return None
+    return row if _is_row(row) else None
+
+
+def _first_object(line: bytes) -> tuple[Row, int] | None:
+    try:
+        text = line.decode("utf-8", "surrogateescape")
+        row, length = json.JSONDecoder(parse_constant=_no_constant).raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    follows = text[length : length + 1]
+    if not _is_row(row) or follows not in (",", "]", "\0"):
+        return None
+    return row, len(text[:length].encode("utf-8", "surrogateescape"))
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"a history holds {word} only as text")
+
+
+def _is_row(row: object) -> bool:
+    return (
+        type(row) is dict and type(row.get("step")) is int and type(row.get("time")) in (float, int)
+    )
+
+
+def metric_values(row: Row) -> dict[str, Number]:
+    """Return the metrics of one stored row as numbers, under their stored names."""
+    values = {}
+    for name, stored in row.items():
+        if name in RESERVED:
+            continue
+        number = from_stored(stored)
+        if number is not None:
+            values[name] = number
+    return values

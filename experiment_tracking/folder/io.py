@@ -1,0 +1,191 @@
+"""The few ways in which this package touches a file of a run.
+
+Everything on this floor reads and writes through here, so a platform that lacks a call is
+dealt with once, and a test can make any call fail.
+"""
+
+import contextlib
+import os
+import stat
+import time
+
+from experiment_tracking.errors import DamagedError
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+# A FIFO in a file's place would otherwise block the reader for ever.
+_NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs ceph glusterfs afs panfs pvfs2 orangefs "
+    "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.gcsfuse fuse.juicefs 9p virtiofs".split()
+)
+
+if hasattr(os, "pwrite"):
+    pwrite = os.pwrite
+    pread = os.pread
+else:
+
+    def pwrite(fd: int, data: bytes, offset: int, /) -> int:
+        """Write at ``offset``; not atomic with the seek, so callers hold their lock."""
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+
+    def pread(fd: int, length: int, offset: int, /) -> bytes:
+        """Read at ``offset``; not atomic with the seek, so callers hold their lock."""
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
+
+
+close = os.close
+truncate = os.ftruncate
+fsync = os.fsync
+mkdir = os.mkdir
+
+
+def create(path: str) -> int:
+    """Create ``path``, which must not exist, for reading and writing; return its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NO_FOLLOW, 0o666)
+
+
+def open_for_writing(path: str) -> int:
+    """Open the existing regular file ``path`` for reading and writing."""
+    return os.open(path, os.O_RDWR | _BINARY | _NO_FOLLOW)
+
+
+def open_for_reading(path: str) -> int:
+    """Open ``path``, refusing links, pipes and devices (:class:`DamagedError`)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | _BINARY | _NO_FOLLOW | _NO_BLOCK)
+    except OSError as error:
+        if os.path.islink(path):
+            raise DamagedError(f"{path} is a link; a run holds regular files.") from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DamagedError(f"{path} is not a regular file.")
+    return fd
+
+
+def read(path: str, limit_bytes: int, offset: int = 0) -> bytes:
+    """Read ``path`` from ``offset`` to its present end.
+
+    Raises
+    ------
+    DamagedError
+        If it is no regular file or there is more than ``limit_bytes`` to read.
+    OSError
+        If it cannot be read now, which says nothing about its contents.
+    """
+    fd = open_for_reading(path)
+    try:
+        size = os.fstat(fd).st_size - offset
+        if size > limit_bytes:
+            raise DamagedError(f"{path} has {size:,} bytes, more than the {limit_bytes:,} allowed.")
+        return read_range(fd, offset, size) if size > 0 else b""
+    finally:
+        os.close(fd)
+
+
+def read_range(fd: int, offset: int, length: int) -> bytes:
+    """Read ``length`` bytes at ``offset``, fewer only at the end of the file."""
+    data = pread(fd, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    while length := length - len(data):
+        offset += len(data)
+        data = pread(fd, length, offset)
+        if not data:
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` at the file's position; short writes are continued."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
+    """Put ``data`` in the place of ``path`` so that a reader sees the old or the new whole.
+
+    Without ``durable`` this survives the death of the process but perhaps not of the machine;
+    with it, file and folder are flushed to the disk (about 10 ms).
+    """
+    folder, name = os.path.split(path)
+    # In the same folder (a rename does not cross file systems), hidden from readers, and not
+    # tempfile's 0600, which would shut a research group out of its own runs.
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    fd = create(temporary)
+    try:
+        try:
+            write_all(fd, data)
+            if durable:
+                fsync(fd)
+        finally:
+            # Network file systems report a full disk here and not before.
+            os.close(fd)
+        replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        fsync_folder(folder)
+
+
+def replace(source: str, target: str) -> None:
+    """Rename over ``target``; on Windows wait up to 2.5 s for whoever has it open."""
+    deadline = time.monotonic() + 2.5
+    pause = 0.01
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+
+def fsync_file(path: str) -> None:
+    """Flush the file that ``path`` names now to the disk."""
+    fd = os.open(path, os.O_RDONLY | _BINARY | _NO_FOLLOW)
+    try:
+        fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_folder(path: str) -> None:
+    """Flush the names in ``path`` to the disk, where folders can be flushed at all."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        # Some network and FUSE file systems answer EINVAL: they have nothing to flush.
+        with contextlib.suppress(OSError):
+            fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def on_network(path: str) -> bool:
+    """Tell whether ``path`` lies on a network file system (Linux; elsewhere False)."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    best, kind = "", ""
+    path = os.path.realpath(path)
+    for line in lines:
+        fields = line.split(" ")
+        point = fields[4].replace("\\040", " ")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind in NETWORK_FILE_SYSTEMS

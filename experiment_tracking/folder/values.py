@@ -1,0 +1,265 @@
+"""Python, numpy, torch and jax values to what JSON can hold, and back.
+
+No array package is imported: a scalar of theirs is known by its shape and its ``item()``.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiment_tracking.errors import InvalidNameError, InvalidTypeError, InvalidValueError
+
+Number = int | float
+
+RESERVED = ("step", "time", "attempt", "rank")
+"""Keys of a row that are not metrics."""
+
+_ESCAPE = "metric:"
+_SHOWN = {_ESCAPE + name: name for name in RESERVED}
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_INT64 = range(-(2**63), 2**63)
+_MAX_DEPTH = 50
+_MAX_REPR = 1000
+# Milliseconds since 1970 pass this in 1973, seconds only in the year 5138.
+_LATEST_TIMESTAMP = 1e11
+
+
+def to_stored(value: Number) -> Number | str:
+    """Write a number as JSON can: NaN and the infinities become text."""
+    if value - value == 0:  # false for NaN and infinities alone, and cheaper than isfinite
+        return value
+    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+
+
+def from_stored(value: Any) -> Number | None:
+    """Give back the number that ``to_stored`` wrote; None for what is not a number."""
+    if type(value) is float or type(value) is int:
+        return value
+    return _NON_FINITE.get(value) if type(value) is str else None
+
+
+def stored_name(name: str) -> str:
+    """Name under which a metric stands in a row: reserved words get a prefix."""
+    return _ESCAPE + name if name in RESERVED else name
+
+
+def shown_name(name: str) -> str:
+    """Name of a metric as its user gave it."""
+    return _SHOWN.get(name, name)
+
+
+def check_metric_name(name: object) -> str:
+    """Return ``name`` if a metric may bear it: any text but the empty one."""
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"A metric's name must be text, found {name!r} of type {type(name).__name__}. "
+            f"Write {str(name)!r}."
+        )
+    if not name.strip():
+        raise InvalidNameError(f"A metric needs a name, found {name!r}. Write for example 'loss'.")
+    _check_utf8(name, "A metric's name")
+    return name
+
+
+def to_number(value: Any, name: str) -> Number:
+    """Turn one metric's value into an int or a float.
+
+    Takes Python numbers, and numpy, torch and jax scalars of shape ``()`` or ``(1,)`` (a value
+    on a device is waited for). Booleans count as 0 and 1; integers beyond 64 bits become floats.
+
+    Raises
+    ------
+    InvalidTypeError
+        For text, None, complex numbers, and arrays of any other shape.
+    """
+    kind = type(value)
+    if kind is float:
+        return float(value)
+    if kind is bool:
+        return int(value)
+    if kind is int:
+        return int(value) if value in _INT64 else float(value)
+    shape = getattr(value, "shape", ())
+    if shape is not None and tuple(shape) not in ((), (1,)):
+        raise InvalidTypeError(
+            f"Metric {name!r} is an array of shape {tuple(shape)}; a metric is one number. "
+            f"Log {name}.mean(), one name per element, or log_histogram(values, {name!r})."
+        )
+    if isinstance(value, (str, bytes)) or value is None:
+        raise InvalidTypeError(
+            f"Metric {name!r} is {value!r:.60}; a metric is one number. "
+            "Keep text with log_param, log_text or set_tags."
+        )
+    try:
+        if hasattr(value, "item"):
+            return to_number(value.item(), name)
+        return float(value)
+    except InvalidTypeError:
+        raise
+    except Exception as error:
+        raise InvalidTypeError(
+            f"Metric {name!r} is of type {kind.__name__}, which does not turn into a number "
+            f"({error}). Pass a number or a one-element array."
+        ) from error
+
+
+def to_step(step: Any) -> int:
+    """Turn a step into an int: anything with ``__index__``, or a whole float, within 64 bits."""
+    try:
+        whole = int(step) if isinstance(step, float) and step.is_integer() else step.__index__()
+    except (AttributeError, TypeError, ValueError):
+        item = getattr(step, "item", None)
+        if item is not None and getattr(step, "shape", None) in ((), (1,)):
+            return to_step(item())
+        raise InvalidTypeError(
+            f"step must be a whole number, found {step!r:.60} of type {type(step).__name__}."
+        ) from None
+    if whole not in _INT64:
+        raise InvalidValueError(f"step must fit in 64 bits, found {whole}.")
+    return int(whole)
+
+
+def check_timestamp(timestamp: Any) -> float:
+    """Return ``timestamp`` as Unix seconds; refuse what can only be milliseconds."""
+    seconds = float(to_number(timestamp, "timestamp"))
+    if not 0 <= seconds <= _LATEST_TIMESTAMP:
+        raise InvalidValueError(
+            f"timestamp must be Unix seconds between 0 and 1e11, found {timestamp!r}. "
+            "Divide milliseconds by 1000."
+        )
+    return seconds
+
+
+def to_row(metrics: Mapping[str, Any]) -> tuple[dict[str, Number | str], int | None]:
+    """Check and convert a mapping of metrics; also return the step if it carries one."""
+    if not isinstance(metrics, Mapping):
+        raise InvalidTypeError(
+            f"log_metrics takes a mapping of names to numbers, found {type(metrics).__name__}. "
+            "Write log_metrics({'loss': value}, step=step)."
+        )
+    step = to_step(metrics["step"]) if "step" in metrics else None
+    row = {
+        stored_name(check_metric_name(name)): to_stored(to_number(value, name))
+        for name, value in metrics.items()
+        if name != "step"
+    }
+    if not row:
+        raise InvalidValueError("log_metrics was given no metric. Write {'loss': value}.")
+    return row, step
+
+
+def to_plain(value: Any, name: str = "params", on_cut: Callable[[str], None] | None = None) -> Any:
+    """Turn a parameter's value into what JSON holds, nested as given.
+
+    Numbers, text, None, lists and mappings stay; paths, enums, dates, dataclasses, named tuples,
+    sets, scalars of array packages, dtypes, devices and callables take a plain form; an array
+    becomes its shape and dtype; anything else its ``repr``, cut at 1,000 characters
+    (``on_cut(name)`` is called then).
+
+    Raises
+    ------
+    InvalidValueError
+        For containers that hold themselves, or nested deeper than 50.
+    InvalidNameError
+        For keys that are not valid text.
+    """
+    return _Plain(on_cut).convert(value, name)
+
+
+class _Plain:
+    def __init__(self, on_cut: Callable[[str], None] | None) -> None:
+        self.on_cut = on_cut
+        self.above: list[int] = []
+
+    def convert(self, value: Any, name: str) -> Any:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return _clean_text(value)
+        if kind is int or kind is float:
+            return to_stored(value) if kind is float else value
+        if isinstance(value, Mapping):
+            return self._inside(value, name, self._mapping)
+        if hasattr(value, "_asdict"):
+            return self._inside(value._asdict(), name, self._mapping)
+        if isinstance(value, (list, tuple)):
+            return self._inside(value, name, self._sequence)
+        if isinstance(value, (set, frozenset)):
+            return self._inside(sorted(value, key=repr), name, self._sequence)
+        return self._other(value, name)
+
+    def _inside(self, value: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
+        if id(value) in self.above:
+            raise InvalidValueError(f"{name} holds itself; only finite containers can be kept.")
+        if len(self.above) >= _MAX_DEPTH:
+            raise InvalidValueError(f"{name} is nested deeper than {_MAX_DEPTH}; flatten it.")
+        self.above.append(id(value))
+        try:
+            return convert(value, name)
+        finally:
+            self.above.pop()
+
+    def _mapping(self, value: Mapping[Any, Any], name: str) -> dict[str, Any]:
+        plain = {}
+        for key, item in value.items():
+            text = key if isinstance(key, str) else str(self.convert(key, name))
+            _check_utf8(text, f"A name in {name}")
+            plain[text] = self.convert(item, f"{name}.{text}")
+        return plain
+
+    def _sequence(self, value: Any, name: str) -> list[Any]:
+        return [self.convert(item, f"{name}[{index}]") for index, item in enumerate(value)]
+
+    def _other(self, value: Any, name: str) -> Any:
+        if isinstance(value, (int, float, str)):  # subclasses, string and int enums among them
+            base = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
+            return self.convert(base(getattr(value, "value", value)), name)
+        if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+            fields = {key: getattr(value, key) for key in value.__dataclass_fields__}
+            return self._inside(fields, name, self._mapping)
+        if hasattr(value, "__members__") is False and hasattr(type(value), "__members__"):
+            return self.convert(value.value, name)  # an Enum's member
+        if hasattr(value, "__fspath__"):
+            return self.convert(value.__fspath__(), name)
+        if hasattr(value, "isoformat"):
+            return str(value.isoformat())
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            return self._array(value, name)
+        if hasattr(value, "__qualname__"):
+            return f"{value.__module__}.{value.__qualname__}"
+        return self._text(value, name)
+
+    def _array(self, value: Any, name: str) -> Any:
+        shape = tuple(int(size) for size in value.shape)
+        if shape in ((), (1,)):
+            return self.convert(value.item(), name)
+        return {"shape": list(shape), "dtype": str(value.dtype)}
+
+    def _text(self, value: Any, name: str) -> str:
+        # numpy.dtype, torch.dtype and torch.device have no common mark but say well what they
+        # are through str; for everything else repr is the fuller form.
+        describe = str if type(value).__name__.lower().endswith(("dtype", "device")) else repr
+        try:
+            text = describe(value)
+        except Exception as error:
+            text = f"<{type(value).__name__} whose repr failed: {error}>"
+        if len(text) > _MAX_REPR:
+            if self.on_cut is not None:
+                self.on_cut(name)
+            text = text[: _MAX_REPR - 1] + "…"
+        return _clean_text(text)
+
+
+def _clean_text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _check_utf8(text: str, what: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidNameError(
+            f"{what} must be valid text, found {text!r}; it holds half a surrogate pair. "
+            f"Write {_clean_text(text)!r}."
+        ) from None

@@ -1,0 +1,432 @@
+"""The front door: one object that opens runs, logs to the current one and looks at the others."""
+
+import os
+import weakref
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from experiment_tracking import endings
+from experiment_tracking import run as runs
+from experiment_tracking.errors import (
+    BackendError,
+    InvalidValueError,
+    NotFoundError,
+    RunEndedError,
+    RunNotFoundError,
+)
+from experiment_tracking.folder import layout
+from experiment_tracking.folder.documents import read_document
+from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.folder.liveness import status_of
+from experiment_tracking.notices import notice
+from experiment_tracking.run import Logs, Run
+from experiment_tracking.writing import Identity, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.registry.registry import ExperimentRegistry
+
+_RESUME_WORDS = ("never", "allow", "must", "force")
+
+# Weak: a run that only this remembers is over.
+_opened_here: ContextVar[tuple["weakref.ref[Run]", ...]] = ContextVar("opened_here", default=())
+
+
+class ExperimentTracker(Logs):
+    """Open runs in a project, log to the current one, compare with the earlier ones.
+
+    Making a tracker touches no disk. The first ``log_`` call without a started run opens the
+    default run. As a context manager it ends all its runs on the way out.
+
+    Parameters
+    ----------
+    project
+        The project's name.
+    experiment_name
+        Without ``project`` it is the project, and the default run bears the same name. With
+        one, the default run is ``project/experiment_name`` and runs from :meth:`start_run` get
+        ``group=experiment_name``. Neither: the project ``default``.
+    root
+        Folder of projects. By default ``$EXPERIMENT_TRACKING_ROOT``, else the nearest
+        ``experiments`` in this folder or one above, else ``./experiments``.
+    config, tags, notes, group
+        Defaults of every run.
+    use_tensorboard
+        Write TensorBoard's files as well.
+    use_wandb, use_mlflow, tracking_uri
+        Not available in this version.
+    backend
+        ``"files"``, an instance with the methods of
+        :class:`~experiment_tracking.backends.BackendInterface`, or a list of these. Files are
+        always written.
+    auto_log
+        Record git, packages, command line and the entry script.
+    resume
+        ``"never"``; ``"allow"`` goes on with the newest run of that name, if there is one;
+        ``"must"`` insists on it; ``"force"`` does so although its writer seems alive; or the id
+        or path of the run.
+    rank
+        Number of this process among several. Those above 0 write nothing. By default ``$RANK``
+        where ``$WORLD_SIZE`` is above 1.
+    on_error
+        ``"warn"``: a disk that refuses never stops training. ``"raise"``: it does.
+
+    Raises
+    ------
+    InvalidNameError, InvalidValueError, BackendError
+        For arguments that cannot be.
+
+    Examples
+    --------
+    >>> with ExperimentTracker("digits") as tracker:  # doctest: +SKIP
+    ...     tracker.log_params({"lr": 0.1})
+    ...     for step in range(100):
+    ...         tracker.log_metrics({"loss": 1 / (step + 1)}, step=step)
+    """
+
+    def __init__(
+        self,
+        project: str | None = None,
+        experiment_name: str | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        config: Any = None,
+        tags: Mapping[str, Any] | Iterable[str] | str | None = None,
+        notes: str = "",
+        group: str | None = None,
+        use_tensorboard: bool = True,
+        use_wandb: bool = False,
+        use_mlflow: bool = False,
+        backend: Any = None,
+        tracking_uri: str | None = None,
+        auto_log: bool = True,
+        resume: str | os.PathLike[str] = "never",
+        rank: int | None = None,
+        on_error: str = "warn",
+    ) -> None:
+        for name, what in ((project, "The project name"), (experiment_name, "The experiment name")):
+            if name is not None:
+                layout.check_name(name, what)
+        if on_error not in ("warn", "raise"):
+            raise InvalidValueError(f"on_error must be 'warn' or 'raise', found {on_error!r}.")
+        self.root = Path(layout.find_root(root))
+        self.project = project or experiment_name or "default"
+        self.group = group if group is not None or project is None else experiment_name
+        self._default_name = experiment_name
+        self._default_group = group
+        self._config = config
+        self._identity = Identity(runs.to_params(config), runs.to_tags(tags), notes)
+        self._settings = Settings(
+            use_tensorboard,
+            _to_backends(backend, use_wandb, use_mlflow, tracking_uri),
+            auto_log,
+            on_error,
+        )
+        self._resume = os.fspath(resume)
+        self._rank = _this_rank(rank)
+        self._open_runs: list[Run] = []
+        self._has_run = False
+        self._finished = False
+
+    def __repr__(self) -> str:
+        return f"<ExperimentTracker {self.project} in {self.root}>"
+
+    # ------------------------------------------------------------------ runs
+
+    def start_run(
+        self,
+        run_name: str | None = None,
+        config: Any = None,
+        tags: Mapping[str, Any] | Iterable[str] | str | None = None,
+        parent: Any = None,
+    ) -> Run:
+        """Open a run and make it the current one.
+
+        Parameters
+        ----------
+        run_name
+            Becomes the folder's name; a taken one gets ``-2``, ``-3``, … By default the time
+            and four characters.
+        config
+            Params, over those of the tracker.
+        tags
+            Tags, over those of the tracker.
+        parent
+            A :class:`Run`, a record, or an id; kept as id.
+
+        Returns
+        -------
+        Run
+            A context manager.
+
+        Notes
+        -----
+        Makes ``<root>/<project>/<run>/`` with its first documents, without waiting for the disk.
+        """
+        return self._start(run_name, config, tags, parent, self.group)
+
+    def _start(
+        self, name: str | None, config: Any, tags: Any, parent: Any, group: str | None
+    ) -> Run:
+        self._finished = False
+        if name is not None:
+            layout.check_name(name, "The run name")
+        identity = Identity(
+            params={**self._identity.params, **runs.to_params(config)},
+            tags={**self._identity.tags, **runs.to_tags(tags)},
+            notes=self._identity.notes,
+            group=group,
+            parent=_to_id(parent),
+        )
+        if self._rank > 0:
+            run = self._silent(name)
+        else:
+            run = self._resumed(name, identity) or runs.open_run(
+                str(self.root), self.project, name, identity, self._settings
+            )
+        return self._adopt(run)
+
+    def _adopt(self, run: Run) -> Run:
+        self._has_run = True
+        self._open_runs = [r for r in self._open_runs if not r._writer.ended] + [run]
+        kept = [ref for ref in _opened_here.get() if (known := ref()) and not known._writer.ended]
+        _opened_here.set((*kept, weakref.ref(run)))
+        return run
+
+    def _silent(self, name: str | None) -> Run:
+        if not self._has_run:
+            notice(f"rank {self._rank} writes nothing; rank 0 keeps the run.")
+        return runs.silent_run(str(self.root), self.project, name)
+
+    def _resumed(self, name: str | None, identity: Identity) -> Run | None:
+        if self._resume == "never":
+            return None
+        folder = self._find_resumable(name)
+        if folder is None:
+            return None
+        force = self._resume == "force"
+        return runs.resume_run(folder, identity, self._settings, force=force)
+
+    def _find_resumable(self, name: str | None) -> RunFolder | None:
+        if self._resume not in _RESUME_WORDS:
+            return _folder_of(str(self.root), self._resume)
+        if name is None:
+            raise InvalidValueError(
+                f"resume={self._resume!r} needs the name of a run: give experiment_name, or "
+                "start_run(run_name), or the run's id or path as resume."
+            )
+        found = _newest_of_name(str(self.root), self.project, name)
+        if found is None and self._resume != "allow":
+            raise RunNotFoundError(
+                f"resume={self._resume!r}: there is no run {name!r} in {self.root / self.project}. "
+                "Use resume='allow' to start a new one."
+            )
+        return found
+
+    def join(self, run: str | os.PathLike[str] | None = None) -> Run:
+        """Add rows to a run of another process, as a second writer.
+
+        Parameters
+        ----------
+        run
+            Path or id; by default ``$EXPERIMENT_TRACKING_RUN``, which an open run exports to
+            its children.
+
+        Notes
+        -----
+        Writes ``metrics_history.<rank>.json`` with a ``rank`` in every row. Views show rank 0
+        unless asked for ``ranks="all"``.
+        """
+        key = os.fspath(run) if run is not None else os.environ.get(RUN_VARIABLE)
+        if not key:
+            raise RunNotFoundError(
+                f"join() was given no run and {RUN_VARIABLE} is not set. Pass the run's path or id."
+            )
+        rank = str(self._rank) if self._rank > 0 else None
+        return self._adopt(runs.join(_folder_of(str(self.root), key).path, rank))
+
+    def end_run(self, status: str = "FINISHED") -> None:
+        """End the current run; see :meth:`Run.end_run`."""
+        run = self._current()
+        if run is None:
+            raise RunEndedError("There is no open run to end. Start one with start_run().")
+        run.end_run(status)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End all open runs of this tracker, the newest first.
+
+        Raises
+        ------
+        RunEndedError
+            If it has been finished already and no run was started since.
+        """
+        if self._finished:
+            raise RunEndedError(f"The tracker of {self.project!r} has been finished already.")
+        word = runs.to_status(status)
+        for run in reversed(self._open_runs):
+            run._writer.close(word)
+        self._open_runs = []
+        self._finished = self._has_run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for run in reversed(self._open_runs):
+            run.__exit__(kind, error, traceback)
+        self._open_runs = []
+        self._finished = self._has_run
+
+    def _run(self) -> Run:
+        run = self._current()
+        if run is not None:
+            return run
+        if self._has_run:
+            raise RunEndedError(
+                f"The runs of this tracker in {self.project!r} have ended. Start a new one with "
+                "start_run() before logging."
+            )
+        return self._open_default()
+
+    def _current(self) -> Run | None:
+        """Return the innermost open run of this thread, else the newest one."""
+        for ref in reversed(_opened_here.get()):
+            run = ref()
+            if run is not None and not run._writer.ended and run in self._open_runs:
+                return run
+        return next((r for r in reversed(self._open_runs) if not r._writer.ended), None)
+
+    def _open_default(self) -> Run:
+        exported = os.environ.get(RUN_VARIABLE)
+        if exported and self._rank <= 0 and self._is_our_running(exported):
+            run = self.join(exported)
+            notice(
+                f"joined run {run.project}/{run.name} of the parent process ({RUN_VARIABLE}); "
+                "start_run() opens a run of its own."
+            )
+            return run
+        return self._start(self._default_name, None, None, None, self._default_group)
+
+    def _is_our_running(self, path: str) -> bool:
+        """Tell whether a parent process writes the default run of this very tracker there."""
+        folder = RunFolder(path)
+        wanted = (str(self.root), self.project)
+        if (folder.root, folder.project) != wanted or not os.path.exists(folder.summary):
+            return False
+        if self._default_name is not None and folder.name != self._default_name:
+            return False
+        summary = read_document(folder.summary)
+        own = any(
+            getattr(w, "folder", None) and w.folder.path == path for w in endings.open_writers()
+        )  # type: ignore[attr-defined]
+        return not own and status_of(summary, folder.heartbeat)[0] == "running"
+
+    # ------------------------------------------------------------------ looking at runs
+
+    @property
+    def registry(self) -> "ExperimentRegistry":
+        """A registry over this tracker's root."""
+        from experiment_tracking.registry.registry import ExperimentRegistry
+
+        return ExperimentRegistry(self.root)
+
+    def get_best_run(self, metric: str, minimize: bool = True) -> "RunRecord":
+        """Return the project's run with the best value of a metric.
+
+        Each run counts with its own best value; NaN never wins.
+
+        Raises
+        ------
+        MetricNotFoundError
+            If no run has that metric; near names are shown.
+        """
+        mode = "min" if minimize else "max"
+        return self.registry.best(metric, mode=mode, project=self.project)
+
+    def compare_runs(
+        self,
+        tags: Mapping[str, str] | Iterable[str] | None = None,
+        metrics: Iterable[str] | None = None,
+    ) -> "pd.DataFrame":
+        """Return the project's runs as a table with a column per metric, by its name."""
+        found = self.registry.list_experiments(self.project, tags=tags)
+        return self.registry.compare_experiments(found, metrics=metrics).to_frame()
+
+
+def _this_rank(rank: int | None) -> int:
+    """Rank of this process; SLURM's variables alone say nothing (a job of one task has them)."""
+    if rank is not None:
+        return int(rank)
+    number, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return int(number) if number.isdigit() and size.isdigit() and int(size) > 1 else 0
+
+
+def _to_id(parent: Any) -> str | None:
+    return None if parent is None else str(getattr(parent, "id", parent))
+
+
+def _folder_of(root: str, key: str) -> RunFolder:
+    """Find a run by path or id, without the registry's machinery."""
+    if os.path.isdir(key) and RunFolder(key).exists():
+        return RunFolder(key)
+    for folder in layout.iter_runs(root):
+        try:
+            if read_document(folder.summary).get("id") == key:
+                return folder
+        except (OSError, ValueError):
+            continue  # A damaged neighbour; the registry's business to report.
+    raise RunNotFoundError(f"There is no run with path or id {key!r} in {root}.")
+
+
+def _newest_of_name(root: str, project: str, name: str) -> RunFolder | None:
+    """Return the run of that name with the highest suffix."""
+
+    def number(folder: RunFolder) -> int:
+        rest = folder.name[len(name) + 1 :]
+        return 1 if not rest else int(rest) if rest.isascii() and rest.isdigit() else 0
+
+    found = [
+        folder
+        for folder in layout.iter_runs(root, project)
+        if folder.name == name or (folder.name.startswith(name + "-") and number(folder) > 1)
+    ]
+    return max(found, key=number, default=None)
+
+
+def _to_backends(
+    backend: Any, use_wandb: bool, use_mlflow: bool, tracking_uri: str | None
+) -> tuple[Any, ...]:
+    wanted = list(backend) if isinstance(backend, (list, tuple)) else [backend]
+    wanted += ["wandb"] * bool(use_wandb) + ["mlflow"] * bool(use_mlflow or tracking_uri)
+    instances = []
+    for one in wanted:
+        if one is None or one == "files":
+            continue
+        if isinstance(one, str):
+            raise BackendError(_no_such_backend(one))
+        from experiment_tracking.backends.interface import check_backend
+
+        instances.append(check_backend(one))
+    return tuple(instances)
+
+
+def _no_such_backend(name: str) -> str:
+    if name in ("wandb", "mlflow"):
+        return (
+            f"Backend {name!r} (use_{name}=True) is not in this version. Leave it out: the run's "
+            "folder keeps everything, and a later version can push it."
+        )
+    return f"Backend {name!r} is not known. Allowed are 'files' or an instance of BackendInterface."
+
+
+__all__ = ["ExperimentTracker", "NotFoundError"]

@@ -1,0 +1,799 @@
+"""The writers behind a run: everything that stays when the user drops the ``Run`` object.
+
+:class:`RunWriter` owns a folder: its documents, its history, the threads that follow it.
+:class:`JoinedWriter` adds the rows of a further process. :class:`SilentWriter` is a secondary
+rank's and writes nothing. All three take the same calls.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from experiment_tracking import endings
+from experiment_tracking.backends.following import BackendFollower, Duty, Follower, Tail
+from experiment_tracking.backends.interface import BoundBackend
+from experiment_tracking.endings import Ending
+from experiment_tracking.errors import RunBusyError, WriteError
+from experiment_tracking.folder import io, layout
+from experiment_tracking.folder.digest import Digest, merged_rows
+from experiment_tracking.folder.documents import Document, encode, read_document
+from experiment_tracking.folder.history import HistoryReader, HistoryWriter, Row
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
+from experiment_tracking.folder.values import Number
+from experiment_tracking.notices import notice
+
+_DURABLE_EVERY_S = 1.0
+_SUMMARY_EVERY_S = 5.0
+_HEARTBEAT_EVERY_S = 10.0
+_NETWORK_EVERY_S = 30.0
+_EXIT_BOUND_S = 10.0
+_SLICE_ROWS = 100
+
+
+class Settings(NamedTuple):
+    """What a tracker's arguments mean for each of its runs."""
+
+    use_tensorboard: bool = True
+    backends: tuple[BoundBackend, ...] = ()
+    auto_log: bool = True
+    on_error: str = "warn"
+
+
+class Identity(NamedTuple):
+    """What a run is told about itself when it opens."""
+
+    params: dict[str, Any]
+    tags: dict[str, str]
+    notes: str = ""
+    group: str | None = None
+    parent: str | None = None
+
+
+def utc_now() -> str:
+    """Return the present time as documents hold it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class RunWriter:
+    """Write one run folder; made by :meth:`create` or :meth:`resume`.
+
+    Lock order, first to last: closing, follower, document, history. No path from a signal
+    handler, a finalizer or an exit hook takes a plain lock; these four are re-entrant.
+    """
+
+    def __init__(
+        self, folder: RunFolder, documents: Mapping[str, dict[str, Any]], settings: Settings
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.ended = False
+        self.noted_ending: Ending | None = None
+        self.requested_name = folder.name
+        self.thread = threading.get_ident()
+        self.summary = Document(folder.summary, documents["summary"])
+        self.params = Document(folder.params, documents["params"])
+        self.artifacts = Document(folder.artifact_list, documents["artifacts"])
+        self.environment = Document(folder.environment, {})
+        self._closing = threading.RLock()
+        self._in_closing = False
+        self._troubles: set[str] = set()
+        self._heartbeat = Heartbeat(folder.heartbeat)
+        self._opened_at = time.monotonic()
+        self._cwd = _working_folder(folder)
+        self._params_given = False
+        self._superseded_seen = 0
+        self._sha256 = hashlib.sha256(b"[")
+        self._rows = 0
+        self._saved_rows = 0
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def create(cls, folder: RunFolder, identity: Identity, settings: Settings) -> "RunWriter":
+        """Write the first documents of a newly made folder; the summary last, as the sign."""
+        now = utc_now()
+        summary: dict[str, Any] = {
+            "format": layout.FORMAT,
+            "id": os.urandom(8).hex(),
+            "name": folder.name,
+            "project": folder.project,
+            "status": "running",
+            "created_at": now,
+            "ended_at": None,
+            "duration_s": None,
+            "tags": dict(identity.tags),
+            "notes": identity.notes,
+            "group": identity.group,
+            "parent": identity.parent,
+            "attempts": [_new_attempt(now)],
+            "goals": {},
+            "metrics": {},
+            "history": {"digested_bytes": 0, "rows": 0},
+        }
+        documents = {"summary": summary, "params": identity.params, "artifacts": {"artifacts": []}}
+        self = cls(folder, documents, settings)
+        self._heartbeat.beat()
+        self.params.save()
+        self.history = HistoryWriter.create(folder.history(), on_trouble=self._history_trouble)
+        self.summary.save()
+        self._follow()
+        return self
+
+    @classmethod
+    def resume(
+        cls, folder: RunFolder, identity: Identity, settings: Settings, *, force: bool = False
+    ) -> "RunWriter":
+        """Open a further attempt of an existing run.
+
+        Raises
+        ------
+        RunBusyError
+            If its writer lives: with its pid on this machine; elsewhere while its heartbeat is
+            younger than 5 minutes, unless the scheduler says that this is its restart.
+        """
+        documents = read_documents(folder)
+        _check_nobody_writes(folder, documents["summary"], force=force)
+        self = cls(folder, documents, settings)
+        self._begin_attempt(identity)
+        self._heartbeat.beat()
+        number = len(self.summary.value["attempts"])
+        self.history = HistoryWriter.reopen(
+            folder.history(), marks={"attempt": number}, on_trouble=self._history_trouble
+        )
+        self.summary.save()
+        self._follow()
+        return self
+
+    def _begin_attempt(self, identity: Identity) -> None:
+        now = utc_now()
+        summary = self.summary.value
+        summary |= {"status": "running", "ended_at": None, "duration_s": None}
+        summary["tags"] = {**summary.get("tags", {}), **identity.tags}
+        summary["notes"] = identity.notes or summary.get("notes", "")
+        attempts = summary.setdefault("attempts", [])
+        if attempts and attempts[-1].get("status") == "running":
+            attempts[-1]["status"] = "crashed"
+        attempts.append(_new_attempt(now))
+        summary.pop("error", None)
+        # The whole file is read again: the digest is derived, and so is TensorBoard.
+        summary["metrics"] = {}
+        summary["history"] = {"digested_bytes": 0, "rows": 0}
+
+    def _follow(self) -> None:
+        # The thread holds this writer, never the Run: dropping the Run can so be noticed.
+        reader = HistoryReader(self.folder.history())
+        self.tail = Tail(self.history, self._sha256.update)
+        self.digest = Digest(reader.rows, goals=self.summary.value.get("goals"))
+        self.tensorboard = self._start_tensorboard() if self.settings.use_tensorboard else None
+        network = io.on_network(self.folder.path)
+        beat_s = _NETWORK_EVERY_S if network else _HEARTBEAT_EVERY_S
+        takers = [self._take_rows] + ([self._to_tensorboard] if self.tensorboard else [])
+        duties = [
+            Duty(_DURABLE_EVERY_S, self._keep_durable),
+            Duty(beat_s, self._beat),
+            Duty(_NETWORK_EVERY_S if network else _SUMMARY_EVERY_S, self._save_digest),
+        ]
+        if self.tensorboard is not None:
+            duties.append(Duty(_DURABLE_EVERY_S, self._flush_tensorboard))
+        first = self._capture if self.settings.auto_log else _nothing
+        self.follower = Follower(
+            f"run {self.folder.name}", self.tail, takers, duties, first, self._close_abandoned
+        )
+        self.backends = [BackendFollower(b, self.history) for b in self.settings.backends]
+        for backend in self.backends:
+            self._start_backend(backend)
+        if self.backends:
+            endings.before_executors_stop(self._close_before_executors_stop)
+        self.follower.start()
+
+    def _start_tensorboard(self) -> Any:
+        from experiment_tracking.backends.tensorboard import TensorBoardBackend, remove_events
+
+        if os.path.isdir(self.folder.tensorboard):
+            remove_events(self.folder.tensorboard)
+        backend = TensorBoardBackend()
+        backend.start_run(self.folder.name, {}, path=self.folder.path)
+        return backend
+
+    def _start_backend(self, follower: BackendFollower) -> None:
+        summary = self.summary.value
+        follower.call(
+            "start_run",
+            self.folder.name,
+            dict(self.params.value),
+            project=self.folder.project,
+            run_id=summary["id"],
+            path=self.folder.path,
+            tags=dict(summary["tags"]),
+            group=summary["group"],
+            notes=summary["notes"],
+        )
+        follower.start()
+
+    def _capture(self) -> None:
+        from experiment_tracking.capture.code import entry_script, read_entry_script
+        from experiment_tracking.capture.environment import capture_environment
+        from experiment_tracking.capture.git import GitProbe
+
+        script = entry_script()
+        folder = os.path.dirname(script.path) if script else self._cwd
+        probe = GitProbe.start(folder)  # first, and read last: it runs beside the rest
+        facts = capture_environment(folder).to_dict()
+        facts["entry_script"] = script.to_dict() if script else None
+        if script and not script.note:
+            target = self.folder.file("code", *script.relative_name.split("/"))
+            with self._writing_files():
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                io.replace_file(target, read_entry_script(script))
+        facts["git"] = probe.finish().to_dict()
+        with self.changing(self.environment) as environment:
+            environment.update(facts)
+
+    # ------------------------------------------------------------------ writing
+
+    def append(
+        self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
+    ) -> None:
+        """Append one row; see :meth:`HistoryWriter.append`."""
+        self.history.append(values, step, timestamp)
+
+    @contextlib.contextmanager
+    def changing(self, document: Document) -> Iterator[dict[str, Any]]:
+        """Give a document's content to change; the file is replaced before this returns.
+
+        A disk that refuses is warned about once; the change waits in memory and the run's
+        thread writes it later.
+        """
+        try:
+            with document.change() as value:
+                yield value
+        except OSError as error:
+            self._trouble("documents", error)
+
+    def save_file(self, entry: dict[str, Any], data: bytes) -> str:
+        """Write one file of the run and list it; return its absolute path.
+
+        ``entry`` has at least ``path``, relative to the run with ``/`` between its parts.
+        """
+        path = self.folder.file(*entry["path"].split("/"))
+        entry = entry | {"size_bytes": len(data), "sha256": sha256(data)}
+        with self._writing_files():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            io.replace_file(path, data)
+            self._list_file(entry)
+        return path
+
+    def copy_file(self, entry: dict[str, Any], source: str) -> str:
+        """Copy one file into the run, hashing on the way, and list it; return its path."""
+        path = self.folder.file(*entry["path"].split("/"))
+        with self._writing_files():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            size, digest = _copy_hashed(source, path)
+            self._list_file(entry | {"size_bytes": size, "sha256": digest})
+        return path
+
+    @contextlib.contextmanager
+    def _writing_files(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with self.changing(self.summary) as summary:
+                lost = summary.setdefault("lost", {})
+                lost["files"] = lost.get("files", 0) + 1
+            self._trouble("files", error)
+        else:
+            self._recovered("files")
+
+    def _list_file(self, entry: dict[str, Any]) -> None:
+        entry["logged_at"] = utc_now()
+        with self.changing(self.artifacts) as value:
+            others = [kept for kept in value["artifacts"] if kept["path"] != entry["path"]]
+            value["artifacts"] = [*others, entry]
+        path = self.folder.file(*entry["path"].split("/"))
+        self.follower.calls.append(lambda: _fsync_if_there(path))
+
+    def remove_files(self, place: str, keep: set[str]) -> None:
+        """Delete and unlist what stands in the folder ``place`` beside the names to keep."""
+        folder = self.folder.file(*place.split("/"))
+        gone = {name for name in os.listdir(folder) if name not in keep and name[0] != "."}
+        with self.changing(self.artifacts) as value:
+            paths = {f"{place}/{name}" for name in gone}
+            value["artifacts"] = [kept for kept in value["artifacts"] if kept["path"] not in paths]
+        for name in gone:
+            with self._writing_files():
+                os.unlink(os.path.join(folder, name))
+
+    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
+        """Keep what a later value replaced, as a small file that nothing ever overwrites."""
+        entry = {"at": utc_now(), "by": "run", "kind": kind, "name": name, "old": old, "new": new}
+        with self._writing_files():
+            os.makedirs(self.folder.amendments, exist_ok=True)
+            number = len(os.listdir(self.folder.amendments)) + 1
+            while True:
+                try:
+                    fd = io.create(f"{self.folder.amendments}/{number:06d}.json")
+                    break
+                except FileExistsError:
+                    number += 1
+            try:
+                io.write_all(fd, encode(entry))
+            finally:
+                io.close(fd)
+
+    def to_backends(self, method: str, *args: Any, **known: Any) -> None:
+        """Call a method of each custom backend, behind the rows logged so far."""
+        for backend in self.backends:
+            backend.call(method, *args, **known)
+
+    def to_tensorboard(self, method: str, *args: Any) -> None:
+        """Call a method of the TensorBoard writer from the run's thread."""
+        if self.tensorboard is not None:
+            self.follower.calls.append(lambda: self._call_tensorboard(method, *args))
+
+    def _call_tensorboard(self, method: str, *args: Any) -> None:
+        self._give_params_to_tensorboard()
+        getattr(self.tensorboard, method)(*args)
+
+    def set_goal(self, name: str, goal: str | None) -> None:
+        """Define which direction of a metric is better."""
+        self.digest.goals[name] = goal
+        with self.changing(self.summary) as summary:
+            summary["goals"][name] = goal
+
+    # ------------------------------------------------------------------ trouble
+
+    def _history_trouble(self, error: OSError | None) -> None:
+        if error is None:
+            self._recovered("rows")
+        else:
+            self._trouble("rows", error)
+
+    def _trouble(self, what: str, error: OSError) -> None:
+        if self.settings.on_error == "raise":
+            raise WriteError(
+                f"Run {self.folder.name!r}: cannot write {what} to {self.folder.path} ({error}). "
+                "Free space or repair the folder, then log again."
+            ) from error
+        first = not self._troubles
+        self._troubles.add(what)
+        if first:
+            notice(
+                f"run {self.folder.name!r}: cannot write {what} to {self.folder.path} ({error}). "
+                "Training goes on; up to 8 MB of rows wait in memory until it works again."
+            )
+
+    def _recovered(self, what: str) -> None:
+        if what in self._troubles:
+            self._troubles.discard(what)
+            if not self._troubles:
+                notice(f"run {self.folder.name!r}: writing to {self.folder.path} works again.")
+
+    # ------------------------------------------------------------------ the thread's work
+
+    def _take_rows(self, rows: list[Row]) -> None:
+        self.digest.update(rows)
+        self._rows += len(rows)
+
+    def _to_tensorboard(self, rows: list[Row]) -> None:
+        self._give_params_to_tensorboard()
+        if self._superseded_seen == self.digest.went_back:
+            self.tensorboard.log_live(rows)
+            return
+        # Event files cannot take a row back, so they are written anew from what counts.
+        self._superseded_seen = self.digest.went_back
+        self.tensorboard.restart()
+        kept = merged_rows(HistoryReader(self.folder.history()).rows())
+        for start in range(0, len(kept), _SLICE_ROWS):
+            self.tensorboard.log_batch(kept[start : start + _SLICE_ROWS])
+            time.sleep(0)
+
+    def _give_params_to_tensorboard(self) -> None:
+        # TensorBoard believes the first hyperparameters it reads of a run, so they are given
+        # as late as possible: right before the first record.
+        if not self._params_given:
+            self._params_given = True
+            self.tensorboard.log_params(self.params.snapshot())
+
+    def _flush_tensorboard(self) -> None:
+        if self.tail.behind_bytes <= 0:
+            self.tensorboard.flush()
+
+    def _documents(self) -> Sequence[Document]:
+        return (self.params, self.artifacts, self.environment, self.summary)
+
+    def _keep_durable(self) -> None:
+        self.history.write_held()
+        try:
+            for document in self._documents():
+                if document.on_disk or document.value:
+                    document.make_durable()
+        except OSError as error:
+            self._trouble_in_background("documents", error)
+        else:
+            self._recovered("documents")
+
+    def _trouble_in_background(self, what: str, error: OSError) -> None:
+        # There is no caller to raise to: with on_error="raise" the next call of theirs does.
+        with contextlib.suppress(WriteError):
+            self._trouble(what, error)
+
+    def _beat(self) -> None:
+        if not self.history.has_its_name(self.folder.history()):
+            self._find_place_again()
+        try:
+            self._heartbeat.beat()
+        except OSError as error:
+            self._trouble_in_background("the heartbeat", error)
+        else:
+            self._recovered("the heartbeat")
+
+    def _find_place_again(self) -> None:
+        """Our file no longer bears its name: taken over by another writer, or deleted."""
+        if os.path.lexists(self.folder.history()):
+            for document in self._documents():
+                document.detach()
+            self.follower.duties.clear()
+            notice(
+                f"run {self.folder.name!r} was resumed by another process, which writes it now. "
+                "What this process logs from here on is not kept."
+            )
+            return
+        try:
+            os.makedirs(self.folder.path, exist_ok=True)
+            self.history.move_to(self.folder.history())
+            for document in self._documents():
+                if document.value:
+                    document.save()
+        except OSError as error:
+            self._trouble_in_background("rows", error)
+            return
+        notice(
+            f"run {self.folder.name!r}: its folder was deleted while it runs. Rows, params and "
+            f"tags were written again to {self.folder.path}; files logged before are gone."
+        )
+
+    def _save_digest(self) -> None:
+        if self._rows == self._saved_rows:
+            return
+        self._saved_rows = self._rows
+        try:
+            with self.changing(self.summary) as summary:
+                self._put_digest(summary)
+        except WriteError:
+            self._saved_rows = -1
+
+    def _put_digest(self, summary: dict[str, Any]) -> None:
+        summary["metrics"] = self.digest.to_dict()
+        summary["history"] = {"digested_bytes": self.tail.offset, "rows": self._rows}
+
+    # ------------------------------------------------------------------ closing
+
+    def _close_abandoned(self) -> None:
+        self.close(*endings.present_ending(self))
+
+    def abandon(self) -> None:
+        """Have the run's thread finish it: the user's last reference is gone.
+
+        Called by the garbage collector at any place, so it takes no lock.
+        """
+        self.follower.abandoned = True
+
+    def _close_before_executors_stop(self) -> None:
+        if self in endings.open_writers() and not endings.other_threads_at_work():
+            self.close(*endings.present_ending(self))
+
+    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+        """Finish: rows, then documents, then followers, last of all the status. Idempotent."""
+        with self._closing:
+            if self.ended or self._in_closing:
+                return
+            self._in_closing = True
+            try:
+                self._close(status, error)
+                self.ended = True
+            finally:
+                self._in_closing = False
+        endings.ended(self)
+
+    def _close(self, status: str, error: dict[str, str] | None) -> None:
+        self.history.seal()
+        deadline = time.monotonic() + _EXIT_BOUND_S
+        for backend in self.backends:
+            backend.end(status)
+        if not self.follower.catch_up(_EXIT_BOUND_S):
+            notice(
+                f"run {self.folder.name!r}: its thread hangs; the summary is left as it was and "
+                "readers compute it from the rows."
+            )
+        if self.tensorboard is not None:
+            self._finish_tensorboard(status)
+        self._wait_for_backends(deadline)
+        self._make_all_durable()
+        self._write_ending(status, error)
+        self.history.close()
+
+    def _finish_tensorboard(self, status: str) -> None:
+        try:
+            self._give_params_to_tensorboard()
+            self.tensorboard.end_run(status)
+        except Exception as problem:
+            notice(f"run {self.folder.name!r}: TensorBoard's files are incomplete ({problem}).")
+
+    def _wait_for_backends(self, deadline: float) -> None:
+        followers: dict[str, Any] = {}
+        for backend in self.backends:
+            done = backend.wait(max(0.0, deadline - time.monotonic()))
+            owed = 0 if done else backend.tail.behind_bytes
+            followers[backend.backend.name] = {"finished": done, "owed_bytes": owed}
+            if backend.error:
+                followers[backend.backend.name]["error"] = backend.error
+            if not done:
+                notice(
+                    f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
+                    f"within {_EXIT_BOUND_S:.0f} s; {owed:,} bytes of rows are still owed to it."
+                )
+        if followers:
+            self.summary.value["followers"] = followers
+
+    def _make_all_durable(self) -> None:
+        try:
+            self.history.sync()
+            for document in (self.params, self.artifacts, self.environment):
+                if document.value:
+                    document.make_durable()
+        except OSError as error:
+            self._trouble_in_background("documents", error)
+
+    def _write_ending(self, status: str, error: dict[str, str] | None) -> None:
+        now = utc_now()
+        duration_s = round(time.monotonic() - self._opened_at, 3)
+        if self.history.dropped:
+            notice(
+                f"run {self.folder.name!r}: {self.history.dropped} rows could not be written and "
+                "are lost; the summary counts them."
+            )
+        try:
+            with self.summary.change(durable=True) as summary:
+                self._put_digest(summary)
+                summary["history"] |= {
+                    "bytes": self.history.end + len(b"\n]\n"),
+                    "sha256": self._whole_sha256(),
+                }
+                summary["attempts"][-1] |= {"ended_at": now, "status": status}
+                summary |= {"ended_at": now, "duration_s": duration_s}
+                if self.history.dropped:
+                    summary.setdefault("lost", {})["rows"] = self.history.dropped
+                if error:
+                    summary["error"] = error
+                summary["status"] = status
+        except OSError as problem:
+            notice(
+                f"run {self.folder.name!r}: its final status {status!r} could not be written "
+                f"({problem}); it will read as crashed. Free space, then resume it."
+            )
+
+    def _whole_sha256(self) -> str:
+        whole = self._sha256.copy()
+        whole.update(b"\n]\n")
+        return whole.hexdigest()
+
+    def continue_in_child(self) -> None:
+        """Let go of the files in a forked child; the parent goes on with them."""
+        self.ended = True
+        self.history.abandon_in_child()
+
+
+class JoinedWriter:
+    """Rows of a further process of a run, in ``metrics_history.<rank>.json``.
+
+    The file is made with the first row. Params, tags and files belong to the run's own process;
+    asked for here they are left out with one notice.
+    """
+
+    tensorboard = None
+
+    def __init__(self, folder: RunFolder, rank: str) -> None:
+        self.folder = folder
+        self.rank = rank
+        self.ended = False
+        self.noted_ending: Ending | None = None
+        documents = read_documents(folder)
+        self.summary = Document(None, documents["summary"])
+        self.params = Document(None, documents["params"])
+        self._history: HistoryWriter | None = None
+        self._told = False
+
+    def append(
+        self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
+    ) -> None:
+        """Append one row."""
+        if self._history is None:
+            self._history = self._open()
+        self._history.append(values, step, timestamp)
+
+    def _open(self) -> HistoryWriter:
+        label = self.rank
+        for number in range(2, 1000):
+            try:
+                return HistoryWriter.create(
+                    self.folder.history(label), marks={"rank": label}, on_trouble=self._trouble
+                )
+            except FileExistsError:
+                # An earlier process of the same pid, or a resumed rank: its rows stay its own.
+                label = f"{self.rank}-{number}"
+        raise AssertionError(f"{self.folder.path} has a thousand histories of rank {self.rank}")
+
+    def _trouble(self, error: OSError | None) -> None:
+        state = f"cannot write rows ({error}); they wait" if error else "writes rows again"
+        notice(f"run {self.folder.name!r}, process {self.rank}: {state}.")
+
+    @contextlib.contextmanager
+    def changing(self, document: Document) -> Iterator[dict[str, Any]]:
+        """Change a document in memory alone."""
+        self._tell()
+        with document.change() as value:
+            yield value
+
+    def save_file(self, entry: dict[str, Any], data: bytes) -> str:
+        """Keep nothing."""
+        self._tell()
+        return ""
+
+    def copy_file(self, entry: dict[str, Any], source: str) -> str:
+        """Keep nothing."""
+        self._tell()
+        return ""
+
+    def remove_files(self, place: str, keep: set[str]) -> None:
+        """Remove nothing."""
+
+    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
+        """Keep nothing."""
+
+    def to_backends(self, method: str, *args: Any, **known: Any) -> None:
+        """Tell no backend: the run's own process does."""
+
+    def to_tensorboard(self, method: str, *args: Any) -> None:
+        """Write no events: the run's own process does."""
+
+    def set_goal(self, name: str, goal: str | None) -> None:
+        """Keep nothing."""
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            notice(
+                f"run {self.folder.name!r}: process {self.rank} has joined it and adds rows only; "
+                "params, tags and files are kept by the run's own process."
+            )
+
+    def abandon(self) -> None:
+        """Do nothing: the rows are in the kernel's hands."""
+
+    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+        """Flush the rows; the run itself goes on."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._history is not None:
+            self._history.seal()
+            with contextlib.suppress(OSError):
+                self._history.sync()
+            self._history.close()
+        endings.ended(self)
+
+    def continue_in_child(self) -> None:
+        """Let go of the file in a forked child."""
+        self.ended = True
+        if self._history is not None:
+            self._history.abandon_in_child()
+
+
+class SilentWriter(JoinedWriter):
+    """A secondary rank's writer: the whole interface, and nothing is written."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.rank = ""
+        self.ended = False
+        self.noted_ending = None
+        self.summary = Document(None, {"id": "", "status": "running", "tags": {}, "notes": ""})
+        self.params = Document(None, {})
+        self._history = None
+        self._told = True
+
+    def append(
+        self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
+    ) -> None:
+        """Write nothing."""
+
+    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+        """Note the status in memory."""
+        self.ended = True
+        self.summary.value["status"] = status
+
+
+AnyWriter = RunWriter | JoinedWriter
+
+
+def read_documents(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """Read summary, params and the list of artifacts; the latter two may be missing."""
+    documents = {"summary": read_document(folder.summary)}
+    for key, path, empty in (
+        ("params", folder.params, {}),
+        ("artifacts", folder.artifact_list, {"artifacts": []}),
+    ):
+        try:
+            documents[key] = read_document(path)
+        except FileNotFoundError:
+            documents[key] = dict(empty)
+    return documents
+
+
+def _new_attempt(now: str) -> dict[str, Any]:
+    writer = Writer.this_process()
+    return {"started_at": now, "status": "running", "host": writer.host, "pid": writer.pid}
+
+
+def _check_nobody_writes(folder: RunFolder, summary: Mapping[str, Any], *, force: bool) -> None:
+    status, _ = status_of(summary, folder.heartbeat)
+    seen = read_heartbeat(folder.heartbeat)
+    if force or status != "running" or seen is None:
+        return
+    writer, here = seen[0], Writer.this_process()
+    if here.restarts(writer):
+        return
+    raise RunBusyError(
+        f"Run {folder.name!r} is being written by process {writer.pid} on {writer.host}. Wait for "
+        f"it or end it; to take the run over all the same, pass resume='force'."
+    )
+
+
+def _copy_hashed(source: str, target: str) -> tuple[int, str]:
+    """Copy through a hidden name, so that no reader meets half a file."""
+    digest, size = hashlib.sha256(), 0
+    temporary = f"{os.path.dirname(target)}/.{os.path.basename(target)}.{os.urandom(4).hex()}.tmp"
+    fd = io.create(temporary)
+    try:
+        try:
+            with open(source, "rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+                    io.write_all(fd, chunk)
+                    size += len(chunk)
+        finally:
+            io.close(fd)
+        io.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return size, digest.hexdigest()
+
+
+def _fsync_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # replaced by a later save
+        io.fsync_file(path)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _working_folder(folder: RunFolder) -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # deleted under the process
+        return folder.path
+
+
+def _nothing() -> None:
+    return None

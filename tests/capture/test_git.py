@@ -1,0 +1,194 @@
+import os
+import stat
+import subprocess
+
+import orjson
+import pytest
+
+from experiment_tracking.capture.git import GitFacts, GitProbe
+
+
+@pytest.fixture(autouse=True)
+def _plain_git(monkeypatch, tmp_path):
+    # Neither the settings of whoever runs the tests, nor the repository of a hook around them.
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ann")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ann@example.org")
+
+
+def git(folder, *arguments):
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "train.py").write_text("print(1)\n" * 20)
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message=first")
+    return folder
+
+
+def facts_of(folder):
+    return GitProbe.start(folder).finish()
+
+
+def only_a_note(facts):
+    return facts == GitFacts(note=facts.note) and facts.note
+
+
+def test_a_clean_repository_has_commit_and_branch_and_no_dirt(repository):
+    commit = git(repository, "rev-parse", "HEAD")
+    assert facts_of(repository) == GitFacts(
+        commit=commit, branch="main", upstream=None, dirty=False, changed=0, untracked=0
+    )
+
+
+def test_a_folder_inside_the_repository_gives_the_same_facts(repository):
+    inside = repository / "sub"
+    inside.mkdir()
+    assert facts_of(inside) == facts_of(repository)
+
+
+def test_changed_staged_renamed_and_deleted_files_make_it_dirty(repository):
+    for name in ("1 a", "b", "c"):
+        (repository / name).write_text(name * 30)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message=second")
+    git(repository, "mv", "1 a", "? moved")  # names that look like the records around them
+    git(repository, "rm", "--quiet", "b")
+    (repository / "c").write_text("changed")
+    facts = facts_of(repository)
+    assert (facts.dirty, facts.changed, facts.untracked) == (True, 3, 0)
+
+
+def test_untracked_files_are_counted_but_are_not_dirt(repository):
+    (repository / "new\n1 line.py").write_text("")
+    (repository / "folder").mkdir()
+    (repository / "folder" / "a").write_text("")
+    (repository / "folder" / "b").write_text("")
+    facts = facts_of(repository)
+    assert (facts.dirty, facts.changed, facts.untracked) == (False, 0, 2)
+
+
+def test_a_conflict_counts_as_a_change(repository):
+    git(repository, "checkout", "--quiet", "-b", "side")
+    (repository / "train.py").write_text("print(2)\n")
+    git(repository, "commit", "--quiet", "--all", "--message=side")
+    git(repository, "checkout", "--quiet", "main")
+    (repository / "train.py").write_text("print(3)\n")
+    git(repository, "commit", "--quiet", "--all", "--message=main")
+    subprocess.run(["git", "merge", "side"], cwd=repository, capture_output=True, check=False)
+    facts = facts_of(repository)
+    assert (facts.dirty, facts.changed) == (True, 1)
+
+
+def test_a_detached_head_has_a_commit_and_no_branch(repository):
+    git(repository, "checkout", "--quiet", "--detach")
+    facts = facts_of(repository)
+    assert facts.branch is None
+    assert facts.commit == git(repository, "rev-parse", "HEAD")
+
+
+def test_a_repository_without_a_commit_has_a_branch_and_no_commit(tmp_path):
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    (tmp_path / "new.py").write_text("")
+    assert facts_of(tmp_path) == GitFacts(branch="main", dirty=False, changed=0, untracked=1)
+
+
+def test_a_clone_names_the_branch_it_follows(repository, tmp_path):
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repository}", "copy")
+    facts = facts_of(tmp_path / "copy")
+    assert facts.upstream == "origin/main"
+    assert facts.commit == git(repository, "rev-parse", "HEAD")
+
+
+def test_a_worktree_shows_its_own_branch_and_changes(repository, tmp_path):
+    git(repository, "worktree", "add", "--quiet", "-b", "try", str(tmp_path / "tree"))
+    (tmp_path / "tree" / "train.py").write_text("print(2)\n")
+    facts = facts_of(tmp_path / "tree")
+    assert (facts.branch, facts.dirty) == ("try", True)
+    assert facts_of(repository).branch == "main"
+
+
+def test_a_submodule_is_a_repository_of_its_own(repository, tmp_path):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "--quiet", "--initial-branch=trunk")
+    allowed = ("-c", "protocol.file.allow=always")
+    git(outer, *allowed, "submodule", "--quiet", "add", str(repository), "inner")
+    git(outer, "commit", "--quiet", "--message=outer")
+    assert facts_of(outer / "inner").commit == git(repository, "rev-parse", "HEAD")
+    (outer / "inner" / "train.py").write_text("print(2)\n")
+    assert (facts_of(outer / "inner").branch, facts_of(outer).branch) == ("main", "trunk")
+    assert facts_of(outer).changed == 1
+
+
+def test_a_branch_of_any_encoding_comes_out_as_text_for_json(repository):
+    git(repository, "checkout", "--quiet", "-b", os.fsdecode("β-caf".encode() + b"\xe9"))
+    assert orjson.loads(orjson.dumps(facts_of(repository).to_dict()))["branch"] == "β-caf\\xe9"
+
+
+def test_a_list_longer_than_the_pipe_holds_up_nobody(repository):
+    for number in range(3000):
+        (repository / f"untracked-file-with-a-long-name-{number:06}.txt").touch()
+    probe = GitProbe.start(repository)
+    assert probe.finish().untracked == 3000
+
+
+def test_the_facts_are_the_same_when_asked_again(repository):
+    probe = GitProbe.start(repository)
+    assert probe.finish() is probe.finish()
+
+
+def test_the_index_is_not_touched(repository):
+    os.utime(repository / "train.py", (1, 1))  # git would now like to refresh its index
+    before = (repository / ".git" / "index").stat()
+    facts_of(repository)
+    after = (repository / ".git" / "index").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+def test_outside_a_repository_a_note_says_so(tmp_path):
+    assert "not a git repository" in only_a_note(facts_of(tmp_path))
+
+
+def test_without_git_a_note_says_so(repository, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "No such file or directory: 'git'" in only_a_note(facts_of(repository))
+
+
+def test_in_a_missing_folder_a_note_names_it(tmp_path):
+    assert "gone" in only_a_note(facts_of(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("name", ["HEAD", "index", "config"])
+def test_a_corrupt_repository_gives_a_note(repository, name):
+    (repository / ".git" / name).write_bytes(b"\0garbage\xff")
+    assert only_a_note(facts_of(repository))
+
+
+def test_a_lost_object_gives_a_note(repository):
+    commit = git(repository, "rev-parse", "HEAD")
+    (repository / ".git" / "objects" / commit[:2] / commit[2:]).unlink()
+    assert only_a_note(facts_of(repository))
+
+
+def test_a_git_that_hangs_is_ended_and_noted(repository, monkeypatch, tmp_path):
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    probe = GitProbe.start(repository)
+    process = probe._process
+    assert "within 0.05 s" in only_a_note(probe.finish(timeout_s=0.05))
+    assert process.poll() is not None
