@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from experiment_tracking.folder.layout import RunFolder
+
 Ending = tuple[str, dict[str, str] | None]
 """Status, and the error behind it."""
 
@@ -22,6 +24,7 @@ Ending = tuple[str, dict[str, str] | None]
 class Open(Protocol):
     """A writer that must be closed before the process is gone."""
 
+    folder: RunFolder
     noted_ending: Ending | None
 
     def close(self, status: str, error: dict[str, str] | None = None) -> None:
@@ -110,9 +113,7 @@ def before_executors_stop(hook: Callable[[], None]) -> None:
     # Hooks run last in, first out, so the pool's own has to be in before ours.
     import concurrent.futures.thread  # noqa: F401
 
-    register: Callable[[Callable[[], None]], None] = getattr(
-        threading, "_register_atexit", atexit.register
-    )
+    register: Callable[..., Any] = getattr(threading, "_register_atexit", atexit.register)
     register(hook)
 
 
@@ -120,7 +121,7 @@ def other_threads_at_work() -> bool:
     """Tell whether a thread that the interpreter will wait for is still running."""
     import concurrent.futures.thread as pools
 
-    idle_workers = set(pools._threads_queues)  # type: ignore[attr-defined]
+    idle_workers = set(pools._threads_queues)
     known = {threading.main_thread(), threading.current_thread(), *idle_workers}
     return any(not t.daemon and t not in known for t in threading.enumerate())
 

@@ -26,7 +26,7 @@ class ExperimentTrackingError(Exception):
 
 
 class InvalidNameError(ExperimentTrackingError, ValueError):
-    """A project, run, metric or artifact name that is refused; the message shows one that would do."""
+    """A name that is refused; the message shows one that would do."""
 
 
 class InvalidValueError(ExperimentTrackingError, ValueError):

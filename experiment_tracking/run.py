@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import orjson
 
-from experiment_tracking import endings, writing
+from experiment_tracking import endings
 from experiment_tracking.errors import (
     InvalidNameError,
     InvalidTypeError,
@@ -20,8 +20,13 @@ from experiment_tracking.errors import (
     RunEndedError,
 )
 from experiment_tracking.folder import io, layout, values
+from experiment_tracking.folder.documents import encode
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.joining import JoinedWriter, SilentWriter
 from experiment_tracking.notices import notice
+from experiment_tracking.writing import Identity, RunWriter, Settings, sha256
+
+AnyWriter = RunWriter | JoinedWriter
 
 _STATUS_WORDS = {
     "finished": "finished", "completed": "finished", "complete": "finished", "success": "finished",
@@ -225,7 +230,7 @@ class Logs(ABC):
 
     def log_dict(self, value: Mapping[str, Any], name: str, step: int | None = None) -> Path:
         """Keep a mapping in ``artifacts/`` as JSON; values take the plain forms of params."""
-        data = writing.encode(values.to_plain(value, name))
+        data = encode(values.to_plain(value, name))
         return self._run()._save_value(data, ".json", "dict", name.removesuffix(".json"), step)
 
     def log_histogram(
@@ -238,7 +243,7 @@ class Logs(ABC):
 
         histogram = encode_histogram(data, bins)
         run = self._run()
-        path = run._save_value(writing.encode(histogram), ".json", "histogram", name, step)
+        path = run._save_value(encode(histogram), ".json", "histogram", name, step)
         run._writer.to_tensorboard("log_histogram", histogram, name, step)
         return path
 
@@ -272,7 +277,7 @@ class Run(Logs):
     A context manager: leaving the block ends the run, with the status that the way out says.
     """
 
-    def __init__(self, writer: writing.AnyWriter) -> None:
+    def __init__(self, writer: AnyWriter) -> None:
         self._writer = writer
         self._append = writer.append if not hasattr(writer, "history") else writer.history.append
         self._known_names: set[str] = set()
@@ -504,7 +509,7 @@ class Run(Logs):
             "kind": "tree",
             "weights": weights,
             "size_bytes": len(blob),
-            "sha256": writing.sha256(blob),
+            "sha256": sha256(blob),
             "step": _optional_step(step),
             "metadata": plain_metadata,
             **describe_tree(structure),
@@ -512,9 +517,7 @@ class Run(Logs):
         }
         # model.json is the publication: readers go by what it names, so the older weights
         # may only go once it is replaced.
-        path = self._writer.save_file(
-            entry | {"path": f"{place}/model.json"}, writing.encode(document)
-        )
+        path = self._writer.save_file(entry | {"path": f"{place}/model.json"}, encode(document))
         self._writer.remove_files(place, keep={weights, "model.json"})
         folder = Path(path).parent
         self._writer.to_backends("log_model", SavedModel(folder), folder, name=name,
@@ -550,13 +553,13 @@ class Run(Logs):
     def continue_in_child(self) -> None:
         """Become a second writer in a forked child; the files of the parent are let go."""
         parent = self._writer
-        if parent.ended and not isinstance(parent, writing.SilentWriter):
+        if parent.ended and not isinstance(parent, SilentWriter):
             return
         parent.continue_in_child()
-        if isinstance(parent, writing.SilentWriter):
+        if isinstance(parent, SilentWriter):
             return
         with contextlib.suppress(OSError, ValueError):
-            writer = writing.JoinedWriter(parent.folder, f"p{os.getpid()}")
+            writer = JoinedWriter(parent.folder, f"p{os.getpid()}")
             self._writer = writer
             self._append = writer.append
             endings.opened(writer, self)
@@ -585,7 +588,7 @@ def load_tree(folder: Path) -> Any:
     if os.path.basename(name) != name:
         raise DamagedError(f"{folder}/model.json names {name!r}, expected a file beside it.")
     blob = io.read(str(folder / name), 2**40)
-    if writing.sha256(blob) != document["sha256"]:
+    if sha256(blob) != document["sha256"]:
         raise DamagedError(f"{folder / name} does not match the sha256 in model.json.")
     return decode_tree(blob, document["structure"])
 
@@ -594,31 +597,27 @@ def open_run(
     root: str,
     project: str,
     name: str | None,
-    identity: writing.Identity,
-    settings: writing.Settings,
+    identity: Identity,
+    settings: Settings,
 ) -> Run:
     """Make a new folder and open its run."""
     if name is not None and endings.interactive():
         _finish_earlier(project, name)
     folder = layout.allocate(root, project, name)
-    writer = writing.RunWriter.create(folder, identity, settings)
+    writer = RunWriter.create(folder, identity, settings)
     writer.requested_name = name or folder.name
     return _opened(writer)
 
 
-def resume_run(
-    folder: RunFolder, identity: writing.Identity, settings: writing.Settings, *, force: bool
-) -> Run:
+def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, force: bool) -> Run:
     """Open a further attempt of a run."""
-    run = _opened(
-        writing.RunWriter.resume(folder, identity._replace(params={}), settings, force=force)
-    )
+    run = _opened(RunWriter.resume(folder, identity._replace(params={}), settings, force=force))
     if identity.params:
         run._log_params(identity.params)
     return run
 
 
-def _opened(writer: writing.RunWriter) -> Run:
+def _opened(writer: RunWriter) -> Run:
     run = Run(writer)
     endings.opened(writer, run)
     os.environ[RUN_VARIABLE] = writer.folder.path
@@ -630,7 +629,7 @@ def _finish_earlier(project: str, name: str) -> None:
     """In a notebook, the same cell run again means the earlier run is over."""
     for writer in endings.open_writers():
         if (
-            isinstance(writer, writing.RunWriter)
+            isinstance(writer, RunWriter)
             and (writer.folder.project, writer.requested_name) == (project, name)
             and writer.thread == threading.get_ident()
         ):
@@ -641,9 +640,9 @@ def _finish_earlier(project: str, name: str) -> None:
 def join(path: str, rank: str | None = None) -> Run:
     """Open a second writer of the run in ``path``: this process's own file of rows."""
     for writer in endings.open_writers():
-        if isinstance(writer, writing.RunWriter) and writer.folder.path == path:
+        if isinstance(writer, RunWriter) and writer.folder.path == path:
             return Run(writer)
-    run = Run(writing.JoinedWriter(RunFolder(path), rank or f"p{os.getpid()}"))
+    run = Run(JoinedWriter(RunFolder(path), rank or f"p{os.getpid()}"))
     endings.opened(run._writer, run)
     return run
 
@@ -651,7 +650,7 @@ def join(path: str, rank: str | None = None) -> Run:
 def silent_run(root: str, project: str, name: str | None) -> Run:
     """Open a secondary rank's run, which writes nothing."""
     folder = RunFolder(os.path.join(root, project, name or time.strftime("%Y%m%d-%H%M%S")))
-    return Run(writing.SilentWriter(folder))
+    return Run(SilentWriter(folder))
 
 
 def to_status(status: object) -> str:

@@ -13,7 +13,6 @@ from experiment_tracking import run as runs
 from experiment_tracking.errors import (
     BackendError,
     InvalidValueError,
-    NotFoundError,
     RunEndedError,
     RunNotFoundError,
 )
@@ -326,9 +325,7 @@ class ExperimentTracker(Logs):
         if self._default_name is not None and folder.name != self._default_name:
             return False
         summary = read_document(folder.summary)
-        own = any(
-            getattr(w, "folder", None) and w.folder.path == path for w in endings.open_writers()
-        )  # type: ignore[attr-defined]
+        own = any(path == writer.folder.path for writer in endings.open_writers())
         return not own and status_of(summary, folder.heartbeat)[0] == "running"
 
     # ------------------------------------------------------------------ looking at runs
@@ -360,7 +357,8 @@ class ExperimentTracker(Logs):
     ) -> "pd.DataFrame":
         """Return the project's runs as a table with a column per metric, by its name."""
         found = self.registry.list_experiments(self.project, tags=tags)
-        return self.registry.compare_experiments(found, metrics=metrics).to_frame()
+        comparison = self.registry.compare_experiments(found, metrics=metrics)
+        return comparison.to_frame()
 
 
 def _this_rank(rank: int | None) -> int:
@@ -427,6 +425,3 @@ def _no_such_backend(name: str) -> str:
             "folder keeps everything, and a later version can push it."
         )
     return f"Backend {name!r} is not known. Allowed are 'files' or an instance of BackendInterface."
-
-
-__all__ = ["ExperimentTracker", "NotFoundError"]

@@ -1,8 +1,7 @@
-"""The writers behind a run: everything that stays when the user drops the ``Run`` object.
+"""The writer behind a run: everything that stays when the user drops the ``Run`` object.
 
-:class:`RunWriter` owns a folder: its documents, its history, the threads that follow it.
-:class:`JoinedWriter` adds the rows of a further process. :class:`SilentWriter` is a secondary
-rank's and writes nothing. All three take the same calls.
+It owns the run's folder: its documents, its history, the threads that follow it. The writers of
+further processes, which take the same calls, are in ``joining.py``.
 """
 
 import contextlib
@@ -66,6 +65,8 @@ class RunWriter:
     Lock order, first to last: closing, follower, document, history. No path from a signal
     handler, a finalizer or an exit hook takes a plain lock; these four are re-entrant.
     """
+
+    history: HistoryWriter
 
     def __init__(
         self, folder: RunFolder, documents: Mapping[str, dict[str, Any]], settings: Settings
@@ -170,7 +171,9 @@ class RunWriter:
         reader = HistoryReader(self.folder.history())
         self.tail = Tail(self.history, self._sha256.update)
         self.digest = Digest(reader.rows, goals=self.summary.value.get("goals"))
-        self.tensorboard = self._start_tensorboard() if self.settings.use_tensorboard else None
+        self.tensorboard: Any = None
+        if self.settings.use_tensorboard:
+            self.tensorboard = self._start_tensorboard()
         network = io.on_network(self.folder.path)
         beat_s = _NETWORK_EVERY_S if network else _HEARTBEAT_EVERY_S
         takers = [self._take_rows] + ([self._to_tensorboard] if self.tensorboard else [])
@@ -589,151 +592,15 @@ class RunWriter:
         self.history.abandon_in_child()
 
 
-class JoinedWriter:
-    """Rows of a further process of a run, in ``metrics_history.<rank>.json``.
-
-    The file is made with the first row. Params, tags and files belong to the run's own process;
-    asked for here they are left out with one notice.
-    """
-
-    tensorboard = None
-
-    def __init__(self, folder: RunFolder, rank: str) -> None:
-        self.folder = folder
-        self.rank = rank
-        self.ended = False
-        self.noted_ending: Ending | None = None
-        documents = read_documents(folder)
-        self.summary = Document(None, documents["summary"])
-        self.params = Document(None, documents["params"])
-        self._history: HistoryWriter | None = None
-        self._told = False
-
-    def append(
-        self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
-    ) -> None:
-        """Append one row."""
-        if self._history is None:
-            self._history = self._open()
-        self._history.append(values, step, timestamp)
-
-    def _open(self) -> HistoryWriter:
-        label = self.rank
-        for number in range(2, 1000):
-            try:
-                return HistoryWriter.create(
-                    self.folder.history(label), marks={"rank": label}, on_trouble=self._trouble
-                )
-            except FileExistsError:
-                # An earlier process of the same pid, or a resumed rank: its rows stay its own.
-                label = f"{self.rank}-{number}"
-        raise AssertionError(f"{self.folder.path} has a thousand histories of rank {self.rank}")
-
-    def _trouble(self, error: OSError | None) -> None:
-        state = f"cannot write rows ({error}); they wait" if error else "writes rows again"
-        notice(f"run {self.folder.name!r}, process {self.rank}: {state}.")
-
-    @contextlib.contextmanager
-    def changing(self, document: Document) -> Iterator[dict[str, Any]]:
-        """Change a document in memory alone."""
-        self._tell()
-        with document.change() as value:
-            yield value
-
-    def save_file(self, entry: dict[str, Any], data: bytes) -> str:
-        """Keep nothing."""
-        self._tell()
-        return ""
-
-    def copy_file(self, entry: dict[str, Any], source: str) -> str:
-        """Keep nothing."""
-        self._tell()
-        return ""
-
-    def remove_files(self, place: str, keep: set[str]) -> None:
-        """Remove nothing."""
-
-    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
-        """Keep nothing."""
-
-    def to_backends(self, method: str, *args: Any, **known: Any) -> None:
-        """Tell no backend: the run's own process does."""
-
-    def to_tensorboard(self, method: str, *args: Any) -> None:
-        """Write no events: the run's own process does."""
-
-    def set_goal(self, name: str, goal: str | None) -> None:
-        """Keep nothing."""
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            notice(
-                f"run {self.folder.name!r}: process {self.rank} has joined it and adds rows only; "
-                "params, tags and files are kept by the run's own process."
-            )
-
-    def abandon(self) -> None:
-        """Do nothing: the rows are in the kernel's hands."""
-
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
-        """Flush the rows; the run itself goes on."""
-        if self.ended:
-            return
-        self.ended = True
-        if self._history is not None:
-            self._history.seal()
-            with contextlib.suppress(OSError):
-                self._history.sync()
-            self._history.close()
-        endings.ended(self)
-
-    def continue_in_child(self) -> None:
-        """Let go of the file in a forked child."""
-        self.ended = True
-        if self._history is not None:
-            self._history.abandon_in_child()
-
-
-class SilentWriter(JoinedWriter):
-    """A secondary rank's writer: the whole interface, and nothing is written."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.rank = ""
-        self.ended = False
-        self.noted_ending = None
-        self.summary = Document(None, {"id": "", "status": "running", "tags": {}, "notes": ""})
-        self.params = Document(None, {})
-        self._history = None
-        self._told = True
-
-    def append(
-        self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
-    ) -> None:
-        """Write nothing."""
-
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
-        """Note the status in memory."""
-        self.ended = True
-        self.summary.value["status"] = status
-
-
-AnyWriter = RunWriter | JoinedWriter
-
-
 def read_documents(folder: RunFolder) -> dict[str, dict[str, Any]]:
     """Read summary, params and the list of artifacts; the latter two may be missing."""
     documents = {"summary": read_document(folder.summary)}
-    for key, path, empty in (
-        ("params", folder.params, {}),
-        ("artifacts", folder.artifact_list, {"artifacts": []}),
-    ):
+    missing: dict[str, dict[str, Any]] = {"params": {}, "artifacts": {"artifacts": []}}
+    for key, path in (("params", folder.params), ("artifacts", folder.artifact_list)):
         try:
             documents[key] = read_document(path)
         except FileNotFoundError:
-            documents[key] = dict(empty)
+            documents[key] = missing[key]
     return documents
 
 

@@ -1,4 +1,4 @@
-"""The append-only history: a JSON array of rows between any two writes.
+r"""The append-only history: a JSON array of rows between any two writes.
 
 ::
 
@@ -7,7 +7,7 @@
     {"step":1,"time":1763640000.456,"train/loss":2.02}
     ]
 
-An append overwrites the closing ``\\n]\\n`` with ``,\\n{row}\\n]\\n`` in one ``pwrite``. An offset
+An append overwrites the closing ``\n]\n`` with ``,\n{row}\n]\n`` in one ``pwrite``. An offset
 in a history is the position just behind the last byte of a row, or 1 before the first.
 """
 

@@ -8,8 +8,12 @@ import contextlib
 import os
 import stat
 import time
+from typing import TYPE_CHECKING
 
 from experiment_tracking.errors import DamagedError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -26,7 +30,7 @@ if hasattr(os, "pwrite"):
     pread = os.pread
 else:
 
-    def pwrite(fd: int, data: bytes, offset: int, /) -> int:
+    def pwrite(fd: int, data: "Buffer", offset: int, /) -> int:
         """Write at ``offset``; not atomic with the seek, so callers hold their lock."""
         os.lseek(fd, offset, os.SEEK_SET)
         return os.write(fd, data)

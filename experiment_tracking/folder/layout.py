@@ -131,9 +131,9 @@ class RunFolder:
 
 
 def check_name(name: object, what: str) -> str:
-    """Return ``name`` if it may be a folder on every platform, as it is.
+    r"""Return ``name`` if it may be a folder on every platform, as it is.
 
-    1 to 120 bytes of UTF-8 in normal form C, printable, without ``< > : " / \\ | ? *``, not
+    1 to 120 bytes of UTF-8 in normal form C, printable, without ``< > : " / \ | ? *``, not
     starting with ``.``, ``-`` or ``_``, not ending in a dot or space, no Windows device name.
 
     Raises
