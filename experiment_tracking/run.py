@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from math import fsum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,10 +22,10 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder import io, layout, values
 from experiment_tracking.folder.documents import encode
-from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.joining import JoinedWriter, SilentWriter
 from experiment_tracking.notices import notice
-from experiment_tracking.writing import Identity, RunWriter, Settings, sha256
+from experiment_tracking.writing import Identity, RunWriter, Settings, export_to_children, sha256
 
 AnyWriter = RunWriter | JoinedWriter
 
@@ -363,22 +364,23 @@ class Run(Logs):
         self, metrics: Mapping[str, Any], step: int | None = None, timestamp: float | None = None
     ) -> None:
         """Log one row of numbers; see :meth:`Logs.log_metrics`."""
-        # The way of nearly every call: known names, plain numbers. Three quick looks stand in
-        # for checking each entry again.
+        # The way of nearly every call: known names, plain finite numbers. A few quick looks
+        # stand in for checking each entry again; a finite sum has no NaN or infinity in it.
         if (
             type(metrics) is dict
+            and metrics
             and self._known_names.issuperset(metrics)
             and _NUMBERS.issuperset(map(type, metrics.values()))
             and (step is None or type(step) is int)
             and timestamp is None
-            and metrics
         ):
             try:
-                self._append(metrics, step, None)
-            except TypeError:
-                pass  # An integer beyond 64 bits: the slow way turns it into a float.
-            else:
-                return
+                total = fsum(metrics.values())
+                if total - total == 0:
+                    self._append(metrics, step, None)
+                    return
+            except (OverflowError, ValueError, TypeError):
+                pass  # Infinities of both signs, or an integer beyond 64 bits: checked below.
         self._log_checked(metrics, step, timestamp)
 
     def _log_checked(self, metrics: Mapping[str, Any], step: Any, timestamp: float | None) -> None:
@@ -620,7 +622,7 @@ def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, for
 def _opened(writer: RunWriter) -> Run:
     run = Run(writer)
     endings.opened(writer, run)
-    os.environ[RUN_VARIABLE] = writer.folder.path
+    export_to_children()
     notice(f"run {run.project}/{run.name} in {writer.folder.path}")
     return run
 

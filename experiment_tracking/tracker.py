@@ -129,6 +129,8 @@ class ExperimentTracker(Logs):
         self._resume = os.fspath(resume)
         self._rank = _this_rank(rank)
         self._open_runs: list[Run] = []
+        self._latest: Run | None = None
+        self._latest_opened: object = None
         self._has_run = False
         self._finished = False
 
@@ -287,7 +289,13 @@ class ExperimentTracker(Logs):
         self._finished = self._has_run
 
     def _run(self) -> Run:
-        run = self._current()
+        # Most calls follow one that went to the same run.
+        opened = _opened_here.get()
+        run = self._latest
+        if run is not None and opened is self._latest_opened and not run._writer.ended:
+            return run
+        run = self._latest = self._current()
+        self._latest_opened = opened
         if run is not None:
             return run
         if self._has_run:

@@ -503,6 +503,7 @@ class RunWriter:
             finally:
                 self._in_closing = False
         endings.ended(self)
+        export_to_children()
 
     def _close(self, status: str, error: dict[str, str] | None) -> None:
         self.history.seal()
@@ -643,6 +644,15 @@ def _copy_hashed(source: str, target: str) -> tuple[int, str]:
             os.unlink(temporary)
         raise
     return size, digest.hexdigest()
+
+
+def export_to_children() -> None:
+    """Tell child processes, by an environment variable, which run of ours is open."""
+    owned = [w for w in endings.open_writers() if isinstance(w, RunWriter)]
+    if owned:
+        os.environ[layout.RUN_VARIABLE] = owned[0].folder.path
+    else:
+        os.environ.pop(layout.RUN_VARIABLE, None)
 
 
 def _fsync_if_there(path: str) -> None:

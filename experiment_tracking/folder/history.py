@@ -117,7 +117,8 @@ class HistoryWriter:
         Parameters
         ----------
         values
-            Metrics under the names they have on disk. Floats may be non-finite.
+            Metrics under the names and in the form they have on disk: finite numbers, or the
+            words for NaN and the infinities (see :func:`~.values.to_stored`). Not checked again.
         step
             Defaults to the last step + 1.
         timestamp
@@ -134,10 +135,7 @@ class HistoryWriter:
             if step is None:
                 step = self.last_step + 1
             now = time.time() if timestamp is None else timestamp
-            row = {"step": step, "time": now, **self._marks, **values}
-            body = orjson.dumps(row)
-            if b":null" in body:  # orjson's word for NaN and the infinities
-                body = _encode_non_finite(row)
+            body = orjson.dumps({"step": step, "time": now, **self._marks, **values})
             if self.held or self.closed:
                 self._hold(body)
             else:
@@ -283,17 +281,6 @@ class HistoryWriter:
 
 
 _ENDED = "The run has ended; nothing more can be logged to it. Start a new run or resume it."
-
-
-def _encode_non_finite(row: Mapping[str, Any]) -> bytes:
-    words = {"NaN": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-    def word(value: Any) -> Any:
-        if type(value) is float and value - value != 0:
-            return "NaN" if value != value else words[repr(value)]
-        return value
-
-    return orjson.dumps({name: word(value) for name, value in row.items()})
 
 
 class Rows(NamedTuple):
