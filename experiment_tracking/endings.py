@@ -70,6 +70,8 @@ def watch_fork(run: ForkAware) -> None:
 def ended(writer: Open) -> None:
     """Forget a run that has been closed."""
     _process.open.pop(id(writer), None)
+    if not _process.open:
+        _give_sigterm_back()
 
 
 def open_writers() -> list[Open]:
@@ -161,12 +163,16 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
+def _give_sigterm_back() -> None:
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _in_child() -> None:
     _process.open.clear()
     _process.ending = None
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-        # Pool.terminate and the like expect the default.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _give_sigterm_back()  # Pool.terminate and the like expect the default.
     for run in list(_process.inherited):
         run.continue_in_child()
 

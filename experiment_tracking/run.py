@@ -576,23 +576,9 @@ class SavedModel:
 
     def load(self) -> Any:
         """Read the weights back as the tree they were, arrays as numpy."""
+        from experiment_tracking.formats.saved import load_tree
+
         return load_tree(self.path)
-
-
-def load_tree(folder: Path) -> Any:
-    """Read a model saved by ``log_model``; its hash is verified on the bytes that are used."""
-    from experiment_tracking.errors import DamagedError
-    from experiment_tracking.folder.documents import read_document
-    from experiment_tracking.formats.trees import decode_tree
-
-    document = read_document(str(folder / "model.json"))
-    name = str(document["weights"])
-    if os.path.basename(name) != name:
-        raise DamagedError(f"{folder}/model.json names {name!r}, expected a file beside it.")
-    blob = io.read(str(folder / name), 2**40)
-    if sha256(blob) != document["sha256"]:
-        raise DamagedError(f"{folder / name} does not match the sha256 in model.json.")
-    return decode_tree(blob, document["structure"])
 
 
 def open_run(

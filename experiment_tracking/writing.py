@@ -89,6 +89,8 @@ class RunWriter:
         self._cwd = _working_folder(folder)
         self._params_given = False
         self._superseded_seen = 0
+        self._tensorboard_stale = False
+        self._tensorboard_retry_at = 0.0
         self._sha256 = hashlib.sha256(b"[")
         self._rows = 0
         self._saved_rows = 0
@@ -168,9 +170,8 @@ class RunWriter:
 
     def _follow(self) -> None:
         # The thread holds this writer, never the Run: dropping the Run can so be noticed.
-        reader = HistoryReader(self.folder.history())
         self.tail = Tail(self.history, self._sha256.update)
-        self.digest = Digest(reader.rows, goals=self.summary.value.get("goals"))
+        self.digest = Digest(self._all_rows, goals=self.summary.value.get("goals"))
         self.tensorboard: Any = None
         if self.settings.use_tensorboard:
             self.tensorboard = self._start_tensorboard()
@@ -379,22 +380,37 @@ class RunWriter:
 
     # ------------------------------------------------------------------ the thread's work
 
+    def _all_rows(self) -> list[Row]:
+        return HistoryReader(self.folder.history()).rows()
+
     def _take_rows(self, rows: list[Row]) -> None:
         self.digest.update(rows)
         self._rows += len(rows)
 
     def _to_tensorboard(self, rows: list[Row]) -> None:
         self._give_params_to_tensorboard()
-        if self._superseded_seen == self.digest.went_back:
-            self.tensorboard.log_live(rows)
-            return
-        # Event files cannot take a row back, so they are written anew from what counts.
-        self._superseded_seen = self.digest.went_back
+        if self._superseded_seen != self.digest.went_back:
+            # Event files cannot take a row back, so they are written anew from what counts.
+            self._superseded_seen = self.digest.went_back
+            self._tensorboard_stale = True
+        try:
+            if not self._tensorboard_stale:
+                self.tensorboard.log_live(rows)
+            elif time.monotonic() >= self._tensorboard_retry_at:
+                self._rewrite_tensorboard()
+        except OSError as error:
+            self._tensorboard_stale = True
+            self._tensorboard_retry_at = time.monotonic() + _SUMMARY_EVERY_S
+            self._trouble_in_background("TensorBoard's files", error)
+
+    def _rewrite_tensorboard(self) -> None:
         self.tensorboard.restart()
-        kept = merged_rows(HistoryReader(self.folder.history()).rows())
+        kept = merged_rows(self._all_rows())
         for start in range(0, len(kept), _SLICE_ROWS):
             self.tensorboard.log_batch(kept[start : start + _SLICE_ROWS])
             time.sleep(0)
+        self._tensorboard_stale = False
+        self._recovered("TensorBoard's files")
 
     def _give_params_to_tensorboard(self) -> None:
         # TensorBoard believes the first hyperparameters it reads of a run, so they are given
@@ -437,7 +453,11 @@ class RunWriter:
             self._recovered("the heartbeat")
 
     def _find_place_again(self) -> None:
-        """Our file no longer bears its name: taken over by another writer, or deleted."""
+        """Our file no longer bears its name: moved, taken over by another writer, or deleted."""
+        moved_to = self.history.present_path()
+        if moved_to and os.path.basename(moved_to) == os.path.basename(self.folder.history()):
+            self._move_to(RunFolder(os.path.dirname(moved_to)))
+            return
         if os.path.lexists(self.folder.history()):
             for document in self._documents():
                 document.detach()
@@ -461,6 +481,16 @@ class RunWriter:
             f"tags were written again to {self.folder.path}; files logged before are gone."
         )
 
+    def _move_to(self, folder: RunFolder) -> None:
+        notice(
+            f"run {self.folder.name!r}: its folder was moved to {folder.path}; it goes on there."
+        )
+        self.folder = folder
+        self._heartbeat.path = folder.heartbeat
+        paths = (folder.params, folder.artifact_list, folder.environment, folder.summary)
+        for document, path in zip(self._documents(), paths, strict=True):
+            document.path = path
+
     def _save_digest(self) -> None:
         if self._rows == self._saved_rows:
             return
@@ -474,6 +504,8 @@ class RunWriter:
     def _put_digest(self, summary: dict[str, Any]) -> None:
         summary["metrics"] = self.digest.to_dict()
         summary["history"] = {"digested_bytes": self.tail.offset, "rows": self._rows}
+        if self.history.dropped:
+            summary.setdefault("lost", {})["rows"] = self.history.dropped
 
     # ------------------------------------------------------------------ closing
 
@@ -525,6 +557,8 @@ class RunWriter:
     def _finish_tensorboard(self, status: str) -> None:
         try:
             self._give_params_to_tensorboard()
+            if self._tensorboard_stale:
+                self._rewrite_tensorboard()
             self.tensorboard.end_run(status)
         except Exception as problem:
             notice(f"run {self.folder.name!r}: TensorBoard's files are incomplete ({problem}).")
@@ -569,10 +603,11 @@ class RunWriter:
                     "bytes": self.history.end + len(b"\n]\n"),
                     "sha256": self._whole_sha256(),
                 }
-                summary["attempts"][-1] |= {"ended_at": now, "status": status}
-                summary |= {"ended_at": now, "duration_s": duration_s}
-                if self.history.dropped:
-                    summary.setdefault("lost", {})["rows"] = self.history.dropped
+                summary["attempts"][-1] |= {
+                    "ended_at": now, "status": status, "duration_s": duration_s,
+                }  # fmt: skip
+                known_s = [attempt.get("duration_s", 0.0) for attempt in summary["attempts"]]
+                summary |= {"ended_at": now, "duration_s": round(sum(known_s), 3)}
                 if error:
                     summary["error"] = error
                 summary["status"] = status

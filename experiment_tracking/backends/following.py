@@ -262,7 +262,12 @@ class BackendFollower:
 
     def _run(self) -> None:
         while True:
-            worked = self._step()
+            try:
+                worked = self._step()
+            except OSError as error:
+                # The run has ended and closed its file: this backend was past its bound.
+                self.error = self.error or f"{type(error).__name__}: {error}"
+                return
             if self._ending and not worked:
                 self.finished = True
                 return

@@ -223,8 +223,8 @@ class HistoryWriter:
         """Read back what was written, for the followers of this process."""
         if io.pread is not getattr(os, "pread", None):
             with self.lock:  # seek and read share the position with the writer
-                return io.pread(self.fd, length, offset)
-        return io.pread(self.fd, length, offset)
+                return bytes(io.pread(self.fd, length, offset))
+        return bytes(io.pread(self.fd, length, offset))
 
     def sync(self) -> None:
         """Flush the rows to the disk."""
@@ -236,6 +236,14 @@ class HistoryWriter:
             return os.path.samestat(os.fstat(self.fd), os.stat(path))
         except OSError:
             return False
+
+    def present_path(self) -> str | None:
+        """Tell where the file is after its folder was moved (Linux); None if it is nowhere."""
+        try:
+            path = os.readlink(f"/proc/self/fd/{self.fd}")
+        except OSError:
+            return None
+        return path if self.has_its_name(path) else None
 
     def move_to(self, path: str) -> None:
         """Go on in a new file at ``path`` with everything written so far."""
