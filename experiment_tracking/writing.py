@@ -21,7 +21,7 @@ from experiment_tracking.errors import RunBusyError, WriteError
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.digest import Digest, merged_rows
 from experiment_tracking.folder.documents import Document, encode, read_document
-from experiment_tracking.folder.history import HistoryReader, HistoryWriter, Row
+from experiment_tracking.folder.history import HistoryWriter, Row, parse
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
 from experiment_tracking.folder.values import Number
@@ -381,7 +381,8 @@ class RunWriter:
     # ------------------------------------------------------------------ the thread's work
 
     def _all_rows(self) -> list[Row]:
-        return HistoryReader(self.folder.history()).rows()
+        """Return the rows taken so far; those behind them are still to come."""
+        return parse(self.history.read(0, self.tail.offset))[0]
 
     def _take_rows(self, rows: list[Row]) -> None:
         self.digest.update(rows)
