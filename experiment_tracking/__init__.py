@@ -4,9 +4,12 @@ Names are loaded when first used, so that importing the package costs next to no
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Type checkers take the name for true; importing typing would cost more than all the rest.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from experiment_tracking.errors import ExperimentTrackingError as ExperimentTrackingError
     from experiment_tracking.registry.compare import Comparison as Comparison
     from experiment_tracking.registry.record import RunRecord as RunRecord
@@ -43,7 +46,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

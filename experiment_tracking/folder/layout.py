@@ -1,7 +1,6 @@
 """Where everything is: roots, projects, run folders and the names they may bear."""
 
 import os
-import random
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ RUN_VARIABLE = "EXPERIMENT_TRACKING_RUN"
 README_MARK = "<!-- experiment_tracking root -->"
 
 _MAX_NAME_BYTES = 120
+_BASE32 = "abcdefghijkmnpqrstuvwxyz23456789"
 _FORBIDDEN = set('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
@@ -289,11 +289,10 @@ def _first_free(above: str, names: Iterator[str]) -> RunFolder:
 
 
 def _unnamed() -> Iterator[str]:
-    # SystemRandom: a forked child shares the state of random's own generator.
-    letters = random.SystemRandom()
     while True:
         start = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        yield f"{start}-{''.join(letters.choices('abcdefghijkmnpqrstuvwxyz23456789', k=4))}"
+        # The system's randomness: a forked child shares the state of random's own generator.
+        yield f"{start}-{''.join(_BASE32[byte % 32] for byte in os.urandom(4))}"
 
 
 def _numbered(above: str, name: str) -> Iterator[str]:
