@@ -1,0 +1,154 @@
+"""The examples as a newcomer runs them: processes of their own, started in an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+from experiment_tracking import ExperimentRegistry
+from experiment_tracking.folder.check import check
+from experiment_tracking.folder.layout import ROOT_VARIABLE, is_root
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLES = REPOSITORY / "examples"
+NOTEBOOK = EXAMPLES / "compare_runs.ipynb"
+CONFIGS = ("small", "wide", "wide-slow", "deep")
+
+
+def environment(root):
+    ours = {name for name in os.environ if name.startswith("EXPERIMENT_TRACKING_")}
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return {name: value for name, value in os.environ.items() if name not in ours} | {
+        ROOT_VARIABLE: str(root),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        # Several threads on so small a network wait for each other more than they work.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run_example(script, folder, root, *arguments):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments],
+        cwd=folder,
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+def run_notebook(folder):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("newcomer")
+    root = folder / "experiments"
+    return root, run_example("quickstart.py", folder, root)
+
+
+def test_quickstart_leaves_four_finished_runs_with_all_their_epochs(quickstart):
+    root, _ = quickstart
+    runs = ExperimentRegistry(root).list_experiments("digits")
+    assert sorted(runs.names) == sorted(CONFIGS)
+    for run in runs:
+        assert run.status == "finished"
+        assert {"hidden", "learning_rate", "seed"} <= set(run.params)
+        assert list(run.history()["step"]) == list(range(25))
+        assert run.value("val/accuracy") > 0.85
+    assert check(root) == []
+
+
+def test_quickstart_prints_the_comparison_and_how_to_go_on(quickstart):
+    root, printed = quickstart
+    for word in (*CONFIGS, "params.learning_rate", "val/accuracy", "Best: ", "experiments ls"):
+        assert word in printed
+    assert "experiments tensorboard" in printed
+    assert check(root) == []
+
+
+def test_quickstart_keeps_a_confusion_matrix_with_something_on_it(quickstart):
+    root, _ = quickstart
+    for name in CONFIGS:
+        with Image.open(root / "digits" / name / "figures" / "confusion.png") as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(pixels, axis=0)) > 10
+    assert check(root) == []
+
+
+def test_quickstarts_weights_come_back_as_the_arrays_they_were(quickstart):
+    root, _ = quickstart
+    weights = ExperimentRegistry(root).get("digits/deep").load_model()["weights"]
+    assert [array.shape for array in weights] == [(64, 128), (128, 64), (64, 10)]
+    assert check(root) == []
+
+
+def test_the_notebook_compares_the_quickstarts_runs_in_a_real_kernel(
+    quickstart, tmp_path, monkeypatch
+):
+    root, _ = quickstart
+    for name, value in environment(root).items():
+        monkeypatch.setenv(name, value)
+    outputs = run_notebook(tmp_path)
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 2  # the curves and the best run's confusion matrix
+    assert kinds.count("text/html") >= 4  # tables
+    assert not [output for output in outputs if output["output_type"] in ("error", "stream")]
+    assert check(root) == []
+
+
+def test_the_notebook_is_kept_without_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert not any(cell.outputs or cell.execution_count or cell.metadata for cell in code)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_the_pytorch_loop_trains_and_reads_its_best_weights_back(tmp_path):
+    pytest.importorskip("torch", reason="pip install torch==2.13.0")
+    root = tmp_path / "runs"
+    printed = run_example(
+        "pytorch_training.py", tmp_path, "unused", "--epochs", "2", "--root", str(root)
+    )
+    run = ExperimentRegistry(root).get("digits/pytorch-cnn")
+    assert run.status == "finished"
+    assert list(run.history()["step"]) == [0, 1]
+    assert f"read back: val/loss {run.value('val/loss:min'):.4f}" in printed
+    assert run.load_model()["0.weight"].shape == (16, 1, 3, 3)
+    assert check(root) == []
+
+
+def test_the_jax_loop_trains_and_keeps_its_tree_of_weights(tmp_path):
+    pytest.importorskip("jax", reason="pip install jax")
+    root = tmp_path / "runs"
+    run_example("jax_training.py", tmp_path, "unused", "--epochs", "2", "--root", str(root))
+    run = ExperimentRegistry(root).get("digits/jax-mlp")
+    assert run.status == "finished"
+    assert list(run.history()["step"]) == [0, 1]
+    assert [layer["w"].shape for layer in run.load_model()] == [(64, 128), (128, 64), (64, 10)]
+    assert check(root) == []
+
+
+def test_the_repositorys_own_root_is_known_by_its_readme():
+    assert is_root(str(REPOSITORY / "experiments"))
+
+
+def test_the_examples_readme_names_every_example():
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for example in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]:
+        assert f"({example.name})" in text
