@@ -1,0 +1,442 @@
+"""docs/FORMAT.md says what the code does: every table and every example in it, both ways."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from experiment_tracking import ExperimentTracker
+from experiment_tracking.errors import InvalidNameError
+from experiment_tracking.folder import layout
+from experiment_tracking.folder.digest import GOALS
+from experiment_tracking.folder.history import HistoryReader
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.liveness import status_of
+from experiment_tracking.folder.values import from_stored
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "FORMAT.md").read_text(encoding="utf-8")
+
+CRASHES = """
+import os, signal
+from experiment_tracking import ExperimentTracker
+
+tracker = ExperimentTracker("p", "crashed", tags={"sweep": "a"}, use_tensorboard=False)
+tracker.log_params({"lr": 0.1, "deep": {"sizes": [1, 2]}, "limit": float("inf")})
+tracker.define_metric("score_a", "minimize")
+tracker.define_metric("val/loss", None)
+for step in range(20):
+    tracker.log_metrics({"loss": 1 / (step + 1), "time": step, "score_a": step}, step=step)
+tracker.log_metrics({"loss": float("-inf"), "all_nan": float("nan")}, step=20)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+LOSES_ROWS = """
+import resource
+from experiment_tracking import ExperimentTracker
+
+tracker = ExperimentTracker("p", "lost", use_tensorboard=False, auto_log=False)
+tracker.log_metrics({"loss": 1.0})
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+for step in range(1000):
+    tracker.log_metrics({"loss": 1.0})
+tracker.log_text("x" * 20_000, "big")
+tracker.finish()
+"""
+
+
+class Field(NamedTuple):
+    types: list[str]
+    required: bool
+
+
+def section(title):
+    """Text between a heading and the next one."""
+    after = re.split(rf"^#+ {re.escape(title)}$", PAGE, maxsplit=1, flags=re.M)[1]
+    return re.split(r"^#+ ", after, maxsplit=1, flags=re.M)[0]
+
+
+def block(title, language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", section(title), re.S)[number]
+
+
+def cells(title):
+    """Cells of the tables in a section, without heads."""
+    lines = [line for line in section(title).splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def fields(title):
+    rows = [row for row in cells(title) if len(row) == 6 and row[0].startswith("`")]
+    return {row[0].strip("`"): Field(row[1].split(" or "), row[3] == "yes") for row in rows}
+
+
+TITLES = [
+    "metrics_history.json", "summary.json", "params.json", "artifacts.json", "environment.json",
+    "heartbeat.json", "amendments/", "models/*/model.json",
+]  # fmt: skip
+
+
+def is_of_type(value, word):
+    kinds = {
+        "text": str, "int": int, "number": (int, float), "bool": bool, "object": dict,
+        "list": list, "any": object, "null": type(None),
+    }  # fmt: skip
+    if word == "time":
+        return isinstance(value, str) and datetime.fromisoformat(value).utcoffset() is not None
+    if word == "value":
+        return value in ("NaN", "Infinity", "-Infinity") or is_of_type(value, "number")
+    return isinstance(value, kinds[word]) and (word in ("bool", "any") or type(value) is not bool)
+
+
+def with_implied(table):
+    """The table with the objects whose keys alone it names: ``metrics.*``, ``attempts[]``."""
+    implied = {}
+    for path in table:
+        parts = path.split(".")
+        for count in range(1, len(parts)):
+            implied.setdefault(".".join(parts[:count]), Field(["object"], False))
+    return implied | table
+
+
+def compare(table, value, path="", seen=None):
+    """Yield where ``value`` and the table differ; gather the keys of the table that were met."""
+    seen = set() if seen is None else seen
+    field = table.get(path, Field(["object"], True))
+    seen.add(path)
+    if not any(is_of_type(value, word) for word in field.types):
+        yield f"{path}: {value!r:.80} is not {' or '.join(field.types)}"
+    if "any" in field.types:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from compare(table, item, path + "[]", seen)
+    elif isinstance(value, dict):
+        yield from compare_keys(table, value, path + "." if path else "", seen)
+
+
+def compare_keys(table, value, inner, seen):
+    required = {p for p in table if p.startswith(inner) and table[p].required}
+    for missing in required - {inner + key for key in value}:
+        if "." not in missing[len(inner) :]:
+            yield f"{missing} is required and not there"
+    for key, item in value.items():
+        place = inner + key if inner + key in table else inner + "*"
+        if place in table:
+            yield from compare(table, item, place, seen)
+        else:
+            yield f"{inner}{key} is not in the table"
+
+
+TABLES = {title: with_implied(fields(title)) for title in TITLES}
+
+
+class Failing:
+    def start_run(self, run_name, config):
+        pass
+
+    def log_metrics(self, metrics, step):
+        raise ValueError("the server is away")
+
+    def log_model(self, model, path):
+        pass
+
+
+def script(folder, text, *, fails=False):
+    file = folder / "train.py"
+    file.write_text(text, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "train.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode != 0) == fails, done.stderr
+    return folder / "experiments"
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    root = script(tmp_path_factory.mktemp("example"), block("A run", "python"))
+    return root / "digits" / "baseline"
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory):
+    return script(tmp_path_factory.mktemp("crashed"), CRASHES, fails=True) / "p" / "crashed"
+
+
+@pytest.fixture(scope="module")
+def runs(example, crashed, tmp_path_factory):
+    """Folders of real runs with everything that a run can have."""
+    resumed = tmp_path_factory.mktemp("resumed") / "experiments"
+    shutil.copytree(crashed.parents[1], resumed)
+    resume_and_fail(resumed)
+    join(resumed / "p" / "crashed")
+    lost = script(tmp_path_factory.mktemp("lost"), LOSES_ROWS)
+    return [example, crashed, resumed / "p" / "crashed", lost / "p" / "lost"]
+
+
+def resume_and_fail(root):
+    tracker = ExperimentTracker("p", "crashed", root=root, resume="must", backend=Failing())
+    with pytest.raises(KeyError), tracker:
+        run = tracker.start_run("crashed", parent="0123456789abcdef")
+        run.log_metrics({"loss": 3.0}, step=10)
+        run.log_metrics({"loss": float("nan")}, step=11)
+        run.log_param("lr", 0.2)
+        run.log_dict({"a": 1}, "settings", step=4)
+        run.log_artifact(Path(__file__), "source", "this test")
+        run.log_model({"w": [1.5, 2**70, 1j, ("a", None)]}, "net/best", {"epoch": 3}, step=4)
+        raise KeyError("boom")
+
+
+def join(path):
+    joined = ExperimentTracker("p", root=path.parents[1], rank=1).join(path)
+    joined.log_metrics({"loss": 0.5}, step=1)
+    joined.end_run()
+
+
+def documents(run):
+    """Each JSON file of a run with the title of its table."""
+    for file in sorted(run.rglob("*.json")):
+        name = file.relative_to(run).as_posix()
+        if name.startswith("amendments/"):
+            yield "amendments/", file
+        elif name.startswith("models/"):
+            yield "models/*/model.json", file
+        elif "/" not in name and not name.startswith("metrics_history"):
+            yield name, file
+
+
+def objects(run):
+    for title, file in documents(run):
+        yield title, json.loads(file.read_text(encoding="utf-8"))
+    for file in run.glob("metrics_history*.json"):
+        for row in HistoryReader(str(file)).rows():
+            yield "metrics_history.json", row
+
+
+def test_every_key_on_disk_is_in_the_tables_with_its_type(runs):
+    problems = [
+        f"{run.name} {title}: {problem}"
+        for run in runs
+        for title, value in objects(run)
+        for problem in compare(TABLES[title], value)
+    ]
+    assert problems == []
+
+
+def test_every_line_of_the_tables_is_met_on_disk(runs):
+    seen = {title: set() for title in TABLES}
+    for run in runs:
+        for title, value in objects(run):
+            list(compare(TABLES[title], value, seen=seen[title]))
+    unseen = {title: TABLES[title].keys() - seen[title] for title in TABLES}
+    # Set by a launcher's variables, or by a failure of capture that cannot be had on demand.
+    unseen["environment.json"] -= {"launcher.*", "notes[]"}
+    assert {title: keys for title, keys in unseen.items() if keys} == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"at": "2026-11-20T15:30:40.200Z"}, "by is required and not there"),
+        ({"at": "yesterday"}, None),
+        ({"surprise": 1}, "surprise is not in the table"),
+        ({"name": 3}, "name: 3 is not text"),
+    ],
+)
+def test_the_comparison_itself_finds_what_differs(value, complaint):
+    found = compare(TABLES["amendments/"], value)
+    if complaint is None:
+        with pytest.raises(ValueError, match="isoformat"):
+            list(found)
+    else:
+        assert complaint in list(found)
+
+
+def test_the_tree_shown_is_the_real_one(example):
+    def lines(folder, before=""):
+        names = sorted(folder.iterdir())
+        for path in names:
+            last = path == names[-1]
+            name = re.sub(r"(tfevents)\..*", r"\1.…", path.name) + "/" * path.is_dir()
+            yield before + ("└── " if last else "├── ") + name
+            if path.is_dir():
+                yield from lines(path, before + ("    " if last else "│   "))
+
+    root = example.parents[1]
+    assert ["experiments/", *lines(root)] == block("A run", "tree").splitlines()
+
+
+def test_the_files_named_in_the_page_are_those_that_exist(runs):
+    paths = {path for row in cells("A run") for path in re.findall(r"`([^`]+)`", row[0])}
+    patterns = [re.sub(r"<\w+>", "*", path) + "**/*" * path.endswith("/") for path in paths]
+    for run in runs:
+        named = {path for pattern in patterns for path in run.glob(pattern)}
+        assert {file for file in run.rglob("*") if file.is_file()} <= named
+
+
+VARYING = {
+    "id", "created_at", "ended_at", "duration_s", "started_at", "host", "pid", "sha256", "at",
+    "logged_at", "time",
+}  # fmt: skip
+
+
+def without_varying(value):
+    if isinstance(value, dict):
+        return {k: "…" if k in VARYING else without_varying(v) for k, v in value.items()}
+    return [without_varying(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("title", "file"),
+    [
+        ("summary.json", "summary.json"),
+        ("params.json", "params.json"),
+        ("amendments/", "amendments/000001.json"),
+        ("models/*/model.json", "models/model/model.json"),
+    ],
+)
+def test_the_contents_shown_are_the_real_ones(title, file, example):
+    shown, real = json.loads(block(title, "json")), json.loads((example / file).read_text())
+    shown.get("history", {}).pop("digested_bytes", None)  # it follows the digits of the clock
+    real.get("history", {}).pop("digested_bytes", None)
+    shown.get("history", {}).pop("bytes", None)
+    real.get("history", {}).pop("bytes", None)
+    assert without_varying(real) == without_varying(shown)
+
+
+def test_the_artifact_shown_is_a_real_one(example):
+    real = json.loads((example / "artifacts.json").read_text())["artifacts"]
+    [shown] = json.loads(block("artifacts.json", "json"))["artifacts"]
+    same = [e for e in real if e["path"] == shown["path"]]
+    # Its size depends on the version of the PNG encoder.
+    assert [without_varying(e | {"size_bytes": 0}) for e in same] == [
+        without_varying(shown | {"size_bytes": 0})
+    ]
+
+
+def test_the_history_shown_is_the_real_one(example):
+    shown = re.sub(r'"time":[\d.]+', '"time":…', block("History", ""))
+    real = (example / "metrics_history.json").read_text()
+    assert re.sub(r'"time":[\d.]+', '"time":…', real) == shown
+
+
+@pytest.fixture(scope="module")
+def read_rows():
+    text = block("metrics_history.json", "python").partition("\nfor row in")[0]
+    names = {}
+    exec(compile(text, "docs/FORMAT.md", "exec"), names)
+    body = text.partition("def ")[2].strip().splitlines()
+    assert len(body) == 10
+    return names["read_rows"]
+
+
+def numbers(rows):
+    """NaN, which equals nothing, as a word; the stored words as numbers."""
+    plain = [{k: v if (n := from_stored(v)) is None else n for k, v in r.items()} for r in rows]
+    return [{k: "nan" if v != v else v for k, v in row.items()} for row in plain]
+
+
+def test_the_reader_in_ten_lines_gives_the_rows(runs, read_rows):
+    for run in runs:
+        for file in run.glob("metrics_history*.json"):
+            assert numbers(read_rows(file)) == numbers(HistoryReader(str(file)).rows())
+    assert len(read_rows(runs[0] / "metrics_history.json")) == 4
+
+
+def test_the_reader_in_ten_lines_takes_torn_and_damaged_files(example, read_rows, tmp_path):
+    data = (example / "metrics_history.json").read_bytes()
+    whole = numbers(HistoryReader(str(example / "metrics_history.json")).rows())
+    file = tmp_path / "metrics_history.json"
+    for length in range(len(data)):
+        file.write_bytes(data[:length] + b"\0" * 5)
+        found = numbers(read_rows(file))
+        assert found == numbers(HistoryReader(str(file)).rows()) == whole[: len(found)]
+    file.write_bytes(data.replace(b'"step":1', b'"st\0p":1'))
+    assert numbers(read_rows(file)) == [whole[0], *whole[2:]]
+
+
+def test_the_goal_table_is_the_codes():
+    shown = {name: goal for goal, names in cells("Digest")[1:] for name in names.split()}
+    assert shown == GOALS
+
+
+def test_the_example_names_are_taken_and_refused():
+    for name, verdict in cells("Roots and names")[1:]:
+        if verdict == "yes":
+            assert layout.check_name(name.strip("`"), "name") == name.strip("`")
+        else:
+            with pytest.raises(InvalidNameError):
+                layout.check_name(name.strip("`"), "name")
+
+
+@pytest.mark.parametrize(
+    ("change", "age_s", "reads_as"),
+    [
+        ({}, 0, "running"),
+        ({}, 1e6, "running"),
+        ({"pid_start": 1}, 0, "crashed"),
+        ({"boot_id": "another"}, 0, "crashed"),
+        ({"host": "another"}, 5 * 60 - 5, "running"),
+        ({"host": "another"}, 5 * 60 + 5, "running, silent"),
+        ({"host": "another"}, 30 * 60 - 5, "running, silent"),
+        ({"host": "another"}, 30 * 60 + 5, "crashed"),
+        ({"pid_namespace": 1}, 30 * 60 + 5, "crashed"),
+    ],
+)
+def test_status_is_computed_as_the_page_says(change, age_s, reads_as, tmp_path):
+    run = ExperimentTracker("p", "r", root=tmp_path, auto_log=False).start_run("r")
+    heartbeat = json.loads((run.path / "heartbeat.json").read_text())
+    other = tmp_path / "heartbeat.json"
+    other.write_text(json.dumps(heartbeat | change | {"time": heartbeat["time"] - age_s}))
+    status, silent = status_of({"status": "running"}, str(other))
+    assert status + (", silent" if silent else "") == reads_as
+    run.end_run()
+
+
+def test_the_heartbeat_is_one_line_of_512_bytes(example):
+    data = (example / "heartbeat.json").read_bytes()
+    assert len(data) == 512
+    assert data.endswith(b" \n")
+
+
+def test_the_digest_rules_hold_on_a_resumed_run(runs):
+    summary = json.loads((runs[2] / "summary.json").read_text())
+    loss = summary["metrics"]["loss"]
+    assert (loss["last"], loss["last_step"], loss["first_nonfinite_step"]) == ("NaN", 11, 11)
+    assert (loss["count"], loss["nonfinite"], loss["attempt"]) == (12, 1, 2)
+    assert (loss["max"], loss["max_step"]) == (3.0, 10)
+    total = 0.0
+    for value in [*(1 / (step + 1) for step in range(10)), 3.0]:
+        total += value
+    assert loss["total"] == total
+    assert loss["mean"] == total / 11
+    assert summary["history"]["bytes"] == os.path.getsize(runs[2] / "metrics_history.json")
+    assert summary["history"]["digested_bytes"] + 3 == summary["history"]["bytes"]
+
+
+def test_a_metric_that_is_never_a_number_has_no_extremes(crashed, tmp_path):
+    shutil.copytree(crashed.parents[1], tmp_path / "experiments")
+    tracker = ExperimentTracker("p", "crashed", root=tmp_path / "experiments", resume="must")
+    with tracker:
+        path = tracker.start_run("crashed").path
+    metrics = json.loads((path / "summary.json").read_text())["metrics"]
+    assert metrics["all_nan"] == {
+        "last": "NaN", "last_step": 20, "total": 0.0, "count": 1, "nonfinite": 1,
+        "first_nonfinite_step": 20, "top_step": 20,
+    }  # fmt: skip
+    assert "best" not in metrics["metric:time"]
+    assert metrics["score_a"]["goal"] == "minimize"
+    assert not math.isnan(metrics["loss"]["total"])
+    assert (metrics["loss"]["min"], metrics["loss"]["min_step"]) == ("-Infinity", 20)
+
+
+def test_the_ranks_are_found_by_the_names_in_the_page(runs):
+    assert RunFolder(runs[2]).ranks() == ["1"]
