@@ -1,0 +1,1 @@
+"""Reading many runs: as records, tables and comparisons. Nothing here writes to a run."""

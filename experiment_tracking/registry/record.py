@@ -1,0 +1,384 @@
+"""One run as read. Reading changes nothing on disk."""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiment_tracking.errors import (
+    DamagedError,
+    FormatError,
+    InvalidValueError,
+    NotFoundError,
+)
+from experiment_tracking.folder import layout
+from experiment_tracking.folder.digest import Digest, merged_rows
+from experiment_tracking.folder.documents import read_document
+from experiment_tracking.folder.history import HistoryReader, Row
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.liveness import FINAL, status_of
+from experiment_tracking.folder.values import from_stored, shown_name
+from experiment_tracking.registry.columns import find_column, near
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from experiment_tracking.scientific import ConfigView, ExperimentConfig
+
+_CLOSING_BYTES = 3  # "\n]\n" behind the last row of a history
+_DICT = frozenset((dict,))
+_OBJECT = (frozenset((dict, type(None))), "an object")
+_LIST = (frozenset((list, type(None))), "a list")
+_TEXT = (frozenset((str, type(None))), "text")
+_KINDS = (
+    ("metrics", *_OBJECT), ("tags", *_OBJECT), ("history", *_OBJECT), ("goals", *_OBJECT),
+    ("attempts", *_LIST), ("created_at", *_TEXT), ("status", *_TEXT),
+)  # fmt: skip
+
+
+class Problem(NamedTuple):
+    """A run that could not be read, or not wholly."""
+
+    path: str
+    reason: str
+
+
+class RunRecord:
+    """One run as read: identity and summary at once, everything else when first asked for.
+
+    What has been read stays as it was; :meth:`refresh` looks again.
+
+    Parameters
+    ----------
+    path
+        Folder of the run.
+
+    Raises
+    ------
+    DamagedError
+        If ``summary.json`` is not a summary; ``FormatError`` if a later version wrote it.
+    OSError
+        If it is missing or cannot be read now.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.folder = RunFolder(path)
+        self.summary = read_summary(self.folder)
+
+    def refresh(self) -> "RunRecord":
+        """Read the run again where it is asked for from now on; return itself."""
+        folder = self.folder
+        summary = read_summary(folder)
+        self.__dict__.clear()
+        self.folder, self.summary = folder, summary
+        return self
+
+    def __repr__(self) -> str:
+        return f"<RunRecord {self.key} {self.status}>"
+
+    def _repr_html_(self) -> str:
+        from experiment_tracking.registry.display import record_html
+
+        return record_html(self)
+
+    # ------------------------------------------------------------------ who it is
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run, absolute."""
+        return Path(self.folder.path)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits, stable under renaming; empty where none was written."""
+        return str(self.summary.get("id") or "")
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is its folder's."""
+        return self.folder.name
+
+    @property
+    def project(self) -> str:
+        """Name of the project, which is the name of the folder above."""
+        return self.folder.project
+
+    @property
+    def key(self) -> str:
+        """``project/name``."""
+        return f"{self.project}/{self.name}"
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``failed``, ``killed``, or ``crashed`` as a reader sees it."""
+        return self._liveness[0]
+
+    @property
+    def status_note(self) -> str:
+        """How long the writer has been silent (``"silent for 7 min"``), else empty."""
+        return self._liveness[1]
+
+    @cached_property
+    def _liveness(self) -> tuple[str, str]:
+        seen = status_of(self.summary, self.folder.heartbeat)
+        if seen[0] != "crashed":
+            return seen
+        # It may have ended between the look at its summary and the one at its process.
+        latest = _read_optional(self.folder.summary)
+        return (latest["status"], "") if latest.get("status") in FINAL else seen
+
+    @property
+    def created_at(self) -> str | None:
+        """When it began: ISO 8601, UTC."""
+        return self.summary.get("created_at")
+
+    @property
+    def ended_at(self) -> str | None:
+        """When it ended; None for a running or crashed run."""
+        return self.summary.get("ended_at")
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from its last start to its end; None for a running or crashed run."""
+        return self.summary.get("duration_s")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags as text to text."""
+        return dict(self.summary.get("tags") or {})
+
+    @property
+    def notes(self) -> str:
+        """Free text about the run."""
+        return str(self.summary.get("notes") or "")
+
+    @property
+    def group(self) -> str | None:
+        """Group the run belongs to."""
+        return self.summary.get("group")
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the run that this one is nested in."""
+        return self.summary.get("parent")
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """What a failed run failed with, where it was seen."""
+        return self.summary.get("error")
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """Each start of the run: when, by whom, how it ended."""
+        return list(self.summary.get("attempts") or [])
+
+    # ------------------------------------------------------------------ what it holds
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """Hyperparameters, nested as given. Reads ``params.json``."""
+        return _read_optional(self.folder.params)
+
+    @property
+    def config(self) -> "ExperimentConfig | ConfigView":
+        """The params as an :class:`~experiment_tracking.ExperimentConfig` where they hold one,
+        else as a mapping with attribute access.
+        """  # noqa: D205
+        from experiment_tracking.scientific import config_from_params
+
+        return config_from_params(self.params)
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Metrics by name to their summaries.
+
+        ``last``, ``min``, ``max``, ``mean``, ``count``, ``best`` and the steps they were met
+        at. Numbers are plain, NaN and infinities among them. Rows that the writer had not yet
+        summed up, as in a crashed run, are read from the history here.
+        """
+        stored = self.stored_metrics
+        return {
+            shown_name(name): {key: _plain(value) for key, value in kept.items()}
+            for name, kept in stored.items()
+        }
+
+    @cached_property
+    def stored_metrics(self) -> dict[str, dict[str, Any]]:
+        """The metrics' summaries as ``summary.json`` would hold them after the last row."""
+        kept = self.summary.get("metrics") or {}
+        offset = digested_bytes(self.summary)
+        if offset is None:
+            return kept
+        reader = HistoryReader(self.folder.history())
+        rows = reader.since(offset).rows
+        if not rows:
+            return kept
+        digest = Digest(reader.rows, kept if offset else None, self.summary.get("goals"))
+        digest.update(rows)
+        return digest.to_dict()
+
+    @cached_property
+    def artifacts(self) -> list[dict[str, Any]]:
+        """Every logged file: path, kind, size, sha256, step. Reads ``artifacts.json``."""
+        return list(_read_optional(self.folder.artifact_list).get("artifacts") or [])
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Interpreter, packages, git, command line. Reads ``environment.json``."""
+        return _read_optional(self.folder.environment)
+
+    def value(self, column: str) -> float | None:
+        """Return one number of a metric, None where the run has the metric but not that number.
+
+        Parameters
+        ----------
+        column
+            A metric (its last value), ``final_``, ``best_``, ``min_``, ``max_`` or ``mean_`` and
+            a metric, or ``"val/loss:min"``.
+
+        Raises
+        ------
+        MetricNotFoundError
+            If the run has no such metric.
+        InvalidValueError
+            For the best of a metric without a goal.
+        """
+        metric, number = find_column(column, self.metrics)
+        return self.number(metric, number)
+
+    def number(self, metric: str, number: str) -> float | None:
+        """Return one entry of a metric's summary, None where there is none.
+
+        Raises
+        ------
+        InvalidValueError
+            For the best of a metric without a goal.
+        """
+        summary = self.metrics.get(metric, {})
+        if number.startswith("best") and summary and "goal" not in summary:
+            raise InvalidValueError(
+                f"Metric {metric!r} of {self.key} has no goal, so it has no best value. Use "
+                f"'{metric}:min' or '{metric}:max', or define_metric({metric!r}, goal=...)."
+            )
+        return summary.get(number)
+
+    def history(
+        self,
+        metrics: str | Iterable[str] | None = None,
+        attempts: str = "merged",
+        ranks: int | str = 0,
+    ) -> "pd.DataFrame":
+        """Read the rows as a table: ``step``, ``time`` (Unix seconds), a column per metric.
+
+        Parameters
+        ----------
+        metrics
+            Columns wanted, all by default; rows with none of them are left out.
+        attempts
+            ``"merged"``: without what a later attempt superseded. ``"all"``: every row, with a
+            column ``attempt``.
+        ranks
+            0: the run's own rows. ``"all"``: those of further processes too, by time, with a
+            column ``rank`` (text; the run's own is ``"0"``). ``"mean"``: one row per step, the
+            mean over the processes.
+
+        Raises
+        ------
+        MetricNotFoundError
+            If no row has a metric that was asked for.
+        """
+        from experiment_tracking.registry.frames import history_frame
+
+        return history_frame(self.rows(attempts, ranks), metrics, attempts, ranks)
+
+    def rows(self, attempts: str = "merged", ranks: int | str = 0) -> list[Row]:
+        """Read the rows as they are on disk; see :meth:`history` for the arguments."""
+        _check_choice("attempts", attempts, ("merged", "all"))
+        _check_choice("ranks", ranks, (0, "all", "mean"))
+        rows = self._rows_of(None, attempts)
+        if ranks == 0:
+            return rows
+        rows = [{"rank": "0", **row} for row in rows]
+        for rank in self.folder.ranks():
+            rows += [{"rank": rank, **row} for row in self._rows_of(rank, attempts)]
+        return sorted(rows, key=lambda row: row["time"])
+
+    def _rows_of(self, rank: str | None, attempts: str) -> list[Row]:
+        rows = HistoryReader(self.folder.history(rank)).rows()
+        return rows if attempts == "all" else merged_rows(rows)
+
+    def load_model(self, name: str = "model") -> Any:
+        """Read weights kept by ``log_model`` back as the tree they were, arrays as numpy.
+
+        Raises
+        ------
+        NotFoundError
+            If the run has no model of that name.
+        DamagedError
+            If the files do not match the hash that was written with them.
+        """
+        from experiment_tracking.formats.saved import load_tree
+
+        models = sorted({str(e.get("name")) for e in self.artifacts if e.get("kind") == "model"})
+        if name not in models:
+            raise NotFoundError(f"Run {self.key} has no model {name!r}. {near(name, models)}")
+        return load_tree(os.path.join(self.folder.models, *name.split("/")))
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    """Read ``summary.json`` and check that it is one this version understands.
+
+    Raises
+    ------
+    DamagedError, FormatError, OSError
+        As :class:`RunRecord` does.
+    """
+    summary = read_document(folder.summary)
+    found = summary.get("format", 0)
+    if type(found) is not int or not 0 <= found <= layout.FORMAT:
+        raise FormatError(
+            f"Run {folder.name!r}: summary.json has format {found!r}, this version reads 1 to "
+            f"{layout.FORMAT}. Upgrade experiment_tracking."
+        )
+    _check_kinds(folder, summary)
+    return summary
+
+
+def _check_kinds(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    for key, kinds, expected in _KINDS:
+        value = summary.get(key)
+        if type(value) not in kinds:
+            raise DamagedError(
+                f"Run {folder.name!r}: summary.json has {value!r:.60} as {key!r}, expected "
+                f"{expected}."
+            )
+    if not _DICT.issuperset(map(type, (summary.get("metrics") or {}).values())):
+        raise DamagedError(f"Run {folder.name!r}: a metric in summary.json is not an object.")
+
+
+def digested_bytes(summary: Mapping[str, Any]) -> int | None:
+    """Return how far into the history the summary reaches; None if to the end for sure."""
+    history = summary.get("history") or {}
+    digested, size = history.get("digested_bytes"), history.get("bytes")
+    digested = digested if type(digested) is int and digested > 0 else 0
+    whole = type(size) is int and digested + _CLOSING_BYTES >= size
+    return None if whole and summary.get("status") in FINAL else digested
+
+
+def _read_optional(path: str) -> dict[str, Any]:
+    try:
+        return read_document(path)
+    except FileNotFoundError:
+        return {}
+
+
+def _plain(value: Any) -> Any:
+    number = from_stored(value)
+    return value if number is None else number
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        words = ", ".join(map(repr, allowed))
+        raise InvalidValueError(f"{name} must be one of {words}, found {value!r}.")

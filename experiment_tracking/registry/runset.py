@@ -1,0 +1,262 @@
+"""Several runs: a sequence that filters, orders, ranks and turns into a table."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import orjson
+
+from experiment_tracking.errors import (
+    DamagedError,
+    InvalidTypeError,
+    InvalidValueError,
+    MetricNotFoundError,
+)
+from experiment_tracking.folder.liveness import STATUSES
+from experiment_tracking.registry.columns import find_metric
+from experiment_tracking.registry.frames import column_values
+from experiment_tracking.registry.record import Problem, RunRecord
+from experiment_tracking.registry.table import RunTable, flat, note
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Tags = Mapping[str, Any] | Iterable[str] | str
+Where = Callable[[RunRecord], bool]
+T = TypeVar("T")
+
+_MODES = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
+
+
+class RunSet(Sequence[RunRecord]):
+    """Runs in an order; never changed, every method gives a new one.
+
+    Parameters
+    ----------
+    records
+        The runs.
+    problems
+        List that takes what turns out to be unreadable later.
+    """
+
+    def __init__(self, records: Iterable[RunRecord], problems: list[Problem] | None = None) -> None:
+        self._records = list(records)
+        self.problems = [] if problems is None else problems
+        """Runs of which a file could not be read; in tables those values are missing."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[RunRecord]:
+        return iter(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> RunRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> "RunSet": ...
+    def __getitem__(self, index: int | slice) -> "RunRecord | RunSet":
+        if isinstance(index, slice):
+            return self._with(self._records[index])
+        return self._records[index]
+
+    def __add__(self, other: Iterable[RunRecord]) -> "RunSet":
+        return self._with([*self._records, *other])
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:5]) + (", …" if len(self) > 5 else "")
+        return f"<RunSet of {len(self)} runs: {names}>" if self else "<RunSet of no runs>"
+
+    def _repr_html_(self) -> str:
+        from experiment_tracking.registry.display import runs_html
+
+        return runs_html(self)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs, in order; equal ones may occur in several projects."""
+        return [record.name for record in self._records]
+
+    def to_frame(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Return a table with a row per run.
+
+        Parameters
+        ----------
+        columns
+            Some of the columns below alone; also params and metrics by their bare names, and
+            metrics as in :meth:`RunRecord.value`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``project``, ``status``, ``created_at`` (UTC), ``duration_s``, ``id``, then
+            ``params.lr`` (nested ones joined by dots), ``metrics.val/loss`` (last values, floats)
+            and ``tags.x``. What a run does not have is NaN or None.
+        """
+        if columns is not None:
+            import pandas as pd
+
+            return pd.DataFrame({name: column_values(self, name) for name in columns})
+        table = RunTable(self.problems)
+        for record in self._records:
+            table.add(record)
+        return table.to_frame()
+
+    def filter(
+        self,
+        where: Where | None = None,
+        status: str | Iterable[str] | None = None,
+        tags: Tags | None = None,
+    ) -> "RunSet":
+        """Keep the runs that meet all conditions; see ``ExperimentRegistry.list_experiments``."""
+        conditions = to_conditions(where, status, tags)
+        return self._with(r for r in self._records if all(holds(r) for holds in conditions))
+
+    def order_by(self, column: str) -> "RunSet":
+        """Sort by a run column, metric (its last value) or param; ``-`` for the highest first.
+
+        Numbers come before text, runs without a value last; equal ones stay in their order.
+
+        Raises
+        ------
+        InvalidValueError
+            If no run has such a column.
+        """
+        name = column.removeprefix("-")
+        pairs = list(zip(column_values(self, name), self._records, strict=True))
+        has = [pair for pair in pairs if _is_value(pair[0])]
+        has.sort(key=lambda pair: _sortable(pair[0]), reverse=name != column)
+        lacks = [pair for pair in pairs if not _is_value(pair[0])]
+        return self._with(record for _, record in (*has, *lacks))
+
+    def limit(self, count: int | None) -> "RunSet":
+        """Keep the first ``count`` runs, all of them with None."""
+        if count is not None and count < 0:
+            raise InvalidValueError(f"limit must be 0 or more, found {count}.")
+        return self._with(self._records[:count])
+
+    def best(self, metric: str, mode: str | None = None, on: str = "best") -> RunRecord:
+        """Return the run with the best value; see ``ExperimentRegistry.best``."""
+        if on not in ("best", "last"):
+            raise InvalidValueError(f"on must be 'best' or 'last', found {on!r}.")
+        name = find_metric(metric, self.metric_names())
+        side = self._side(name) if mode is None else _side(mode)
+        values = self.numbers(name, side if on == "best" else "last")
+        ranked = [
+            (value, record)
+            for value, record in zip(values, self._records, strict=True)
+            if value is not None and value == value
+        ]
+        if not ranked:
+            raise MetricNotFoundError(f"The metric {name!r} has no value but NaN in these runs.")
+        # min and max keep the first of equals: the older run, as runs are listed.
+        pick = min if side == "min" else max
+        return pick(ranked, key=lambda pair: pair[0])[1]
+
+    def _side(self, metric: str) -> str:
+        goals = {one[metric].get("goal") for one in self.metrics() if metric in one} - {None}
+        if len(goals) != 1:
+            raise InvalidValueError(
+                f"Metric {metric!r} has {'several goals' if goals else 'no goal'}. "
+                "Say mode='min' or mode='max'."
+            )
+        return _side(str(goals.pop()))
+
+    def metric_names(self) -> list[str]:
+        """Names of all metrics that any of the runs has, in the order they are met."""
+        return list(dict.fromkeys(name for metrics in self.metrics() for name in metrics))
+
+    def metrics(self) -> list[dict[str, dict[str, Any]]]:
+        """Return the metrics' summaries of each run; see :attr:`RunRecord.metrics`."""
+        return self.each(lambda record: record.metrics, {})
+
+    def numbers(self, metric: str, number: str) -> list[float | None]:
+        """Return one entry of a metric's summary per run, None where there is none."""
+        return self.each(lambda record: record.number(metric, number), None)
+
+    def flat_params(self) -> list[Mapping[str, Any]]:
+        """Return the params of each run, nested ones under names joined by dots."""
+        return self.each(lambda record: flat(record.params), {})
+
+    def each(self, read: Callable[[RunRecord], T], missing: T) -> list[T]:
+        """Read something of every run, ``missing`` of those whose files are unreadable.
+
+        Those go to :attr:`problems`: one damaged run never hides another.
+        """
+        found = []
+        for record in self._records:
+            try:
+                found.append(read(record))
+            except (DamagedError, OSError) as error:
+                note(self.problems, record, error)
+                found.append(missing)
+        return found
+
+    def _with(self, records: Iterable[RunRecord]) -> "RunSet":
+        return RunSet(records, self.problems)
+
+
+def _is_value(value: Any) -> bool:
+    return value is not None and value == value
+
+
+def _sortable(value: Any) -> tuple[int, Any]:
+    return (0, value) if isinstance(value, (int, float)) else (1, str(value))
+
+
+def _side(mode: str) -> str:
+    if mode not in _MODES:
+        raise InvalidValueError(f"mode must be 'min' or 'max', found {mode!r}.")
+    return _MODES[mode]
+
+
+def to_conditions(
+    where: Where | None, status: str | Iterable[str] | None, tags: Tags | None
+) -> list[Where]:
+    """Return what a run has to meet; see ``ExperimentRegistry.list_experiments``."""
+    conditions: list[Where] = []
+    if status is not None:
+        words = _statuses(status)
+        conditions.append(lambda record: record.status in words)
+    if tags is not None:
+        wanted = _wanted_tags(tags)
+        conditions.append(lambda record: _has_tags(record, wanted))
+    if where is not None:
+        _check_where(where)
+        conditions.append(where)
+    return conditions
+
+
+def _statuses(status: str | Iterable[str]) -> set[str]:
+    wanted = {word.lower() for word in ([status] if isinstance(status, str) else status)}
+    if unknown := wanted - set(STATUSES):
+        raise InvalidValueError(
+            f"No run has status {', '.join(sorted(unknown))}. Allowed: {', '.join(STATUSES)}."
+        )
+    return wanted
+
+
+def _wanted_tags(tags: Tags) -> dict[str, str | None]:
+    if isinstance(tags, Mapping):
+        return {str(key): _tag_text(value) for key, value in tags.items()}
+    return dict.fromkeys([tags] if isinstance(tags, str) else tags)
+
+
+def _tag_text(value: Any) -> str:
+    """Form in which ``set_tags`` keeps a value."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return orjson.dumps(value).decode()
+
+
+def _has_tags(record: RunRecord, wanted: Mapping[str, str | None]) -> bool:
+    tags = record.tags
+    return all(key in tags and value in (None, tags[key]) for key, value in wanted.items())
+
+
+def _check_where(where: object) -> None:
+    if isinstance(where, str):
+        raise InvalidValueError(
+            f"where={where!r}: filters as text are not in this version. Use status=, tags=, or a "
+            "function of a record: where=lambda run: run.params['lr'] < 0.1."
+        )
+    if not callable(where):
+        raise InvalidTypeError(f"where must be a function of a record, found {where!r:.60}.")
