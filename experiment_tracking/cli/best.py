@@ -1,0 +1,87 @@
+"""``experiments best``: the run with the best value of a metric."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from experiment_tracking.cli import text
+from experiment_tracking.cli.command import (
+    DONE,
+    add_filters,
+    chosen_runs,
+    new_command,
+    print_title,
+    registry_of,
+    run_to_json,
+    say_problems,
+)
+from experiment_tracking.cli.screen import Cell, Screen, json_out
+
+if TYPE_CHECKING:
+    from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.registry.runset import RunSet
+
+_EXAMPLES = """
+experiments best val/loss
+experiments best reward --max --project cartpole --status finished
+experiments best val/acc --on last --json | jq -r .path
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands, "best", best, "find the run with the best value of a metric", _EXAMPLES
+    )
+    parser.add_argument("metric", metavar="METRIC", help="its name, or the last part of it")
+    mode = parser.add_mutually_exclusive_group()
+    for word, side in (("min", "lowest"), ("max", "highest")):
+        mode.add_argument(
+            f"--{word}",
+            dest="mode",
+            action="store_const",
+            const=word,
+            help=f"the {side} value; by default what is better for this metric",
+        )
+    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    parser.add_argument(
+        "--on",
+        choices=("best", "last"),
+        default="best",
+        help="compare each run's own best value (default) or its last",
+    )
+    add_filters(parser)
+
+
+def best(args: argparse.Namespace) -> int:
+    """Print the best run."""
+    from experiment_tracking.registry.columns import find_metric
+
+    runs = chosen_runs(args, registry_of(args))
+    say_problems(runs)
+    metric = find_metric(args.metric, runs.metric_names())
+    record = runs.best(metric, args.mode, args.on)
+    mode = args.mode or _better(runs, metric)
+    number = mode if args.on == "best" else "last"
+    value, step = record.number(metric, number), record.number(metric, f"{number}_step")
+    if args.json:
+        found = {"metric": metric, "mode": mode, "on": args.on, "value": value, "step": step}
+        json_out({**found, **run_to_json(record)})
+        return DONE
+    _print(record, f"{metric}:{number}", f"{text.number(value)} at step {step}")
+    return DONE
+
+
+def _better(runs: "RunSet", metric: str) -> str:
+    """Side on which the metric is better, by the goal that the runs which tell one agree on."""
+    goals = {each[metric].get("goal") for each in runs.metrics() if metric in each}
+    return "min" if "minimize" in goals else "max"
+
+
+def _print(record: "RunRecord", column: str, value: str) -> None:
+    from experiment_tracking.registry.frames import flat
+
+    params = [f"{name}={text.param(value)}" for name, value in flat(record.params).items()]
+    known = {column: value, "params": ", ".join(params), "path": record.folder.path}
+    screen = Screen()
+    print_title(record, screen)
+    screen.pairs([(text.clean(name), Cell(value)) for name, value in known.items() if value])

@@ -1,0 +1,162 @@
+"""What the commands share: options, the registry they look into, a record as JSON."""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiment_tracking.cli.screen import INDENT, Cell, Screen, say
+from experiment_tracking.cli.text import clean, seconds_since
+
+if TYPE_CHECKING:
+    from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.registry.registry import ExperimentRegistry
+    from experiment_tracking.registry.runset import RunSet
+
+DONE, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
+"""Exit codes; 4 is for a condition that is not met."""
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+RUN_HELP = "a path, name, project/name, start of an id, latest, latest~1 or best:METRIC"
+
+
+def shared_options(default: str | None = argparse.SUPPRESS) -> argparse.ArgumentParser:
+    """Return the options that may stand before and after the command's name.
+
+    Without a ``default`` an option that is not given behind the name leaves the one before it.
+    """
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("for every command")
+    group.add_argument("--root", metavar="PATH", default=default, help="the folder of projects")
+    json_default = argparse.SUPPRESS if default is argparse.SUPPRESS else False
+    group.add_argument("--json", action="store_true", default=json_default, help="print JSON")
+    return options
+
+
+def new_command(
+    commands: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    summary: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Add a command to the command line and return its parser, still without arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared_options()],
+    )
+    parser.set_defaults(function=function)
+    return parser
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose runs by status and tag."""
+    parser.add_argument(
+        "--status",
+        action="append",
+        metavar="S",
+        help="running, finished, failed, killed or crashed; may be repeated",
+    )
+    parser.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="T",
+        help="runs with the tag T, or with KEY=VALUE; may be repeated, all must hold",
+    )
+
+
+def registry_of(args: argparse.Namespace) -> "ExperimentRegistry":
+    """Open the registry of the chosen root."""
+    from experiment_tracking.registry.registry import ExperimentRegistry
+
+    return ExperimentRegistry(args.root)
+
+
+def chosen_runs(args: argparse.Namespace, registry: "ExperimentRegistry") -> "RunSet":
+    """Return the runs that meet project, status and tags."""
+    check_project(registry, args.project)
+    runs = registry.list_experiments(args.project, status=args.status)
+    for tag in args.tag:
+        key, equals, value = tag.partition("=")
+        runs = runs.filter(tags={key: value} if equals else key)
+    return runs
+
+
+def say_problems(runs: "RunSet") -> None:
+    """Name the runs that could not be read, or not wholly."""
+    for problem in runs.problems:
+        told = problem.path in problem.reason
+        say(problem.reason if told else f"{problem.path}: {problem.reason}")
+
+
+def check_project(registry: "ExperimentRegistry", project: str | None) -> None:
+    """Insist that the project exists, where one is named."""
+    from experiment_tracking.errors import NotFoundError
+    from experiment_tracking.registry.columns import near
+
+    if project is None or any(os.path.isdir(os.path.join(r, project)) for r in registry.roots):
+        return
+    roots = ", ".join(registry.roots)
+    raise NotFoundError(
+        f"There is no project {project!r} in {roots}. {near(project, registry.list_projects())}"
+    )
+
+
+def find_run(args: argparse.Namespace, key: str) -> "RunRecord":
+    """Find one run; a path needs no root."""
+    from experiment_tracking.folder.layout import RunFolder
+    from experiment_tracking.registry.record import RunRecord
+
+    folder = RunFolder(os.path.expanduser(key))
+    if os.path.isdir(folder.path) and folder.exists():
+        return RunRecord(folder.path)
+    return registry_of(args).get(key)
+
+
+def run_to_json(record: "RunRecord") -> dict[str, Any]:
+    """Return what is known of a run as plain values."""
+    plain = "name project id status created_at ended_at duration_s tags notes group parent".split()
+    known: Mapping[str, Any] = {name: getattr(record, name) for name in plain}
+    return {
+        "run": record.key,
+        **known,
+        "status_note": record.status_note,
+        "path": record.folder.path,
+        "params": record.params,
+        "metrics": record.metrics,
+    }
+
+
+_STATUS_STYLES = {
+    "running": "cyan", "finished": "green", "failed": "red", "crashed": "red", "killed": "yellow",
+}  # fmt: skip
+
+
+def status_text(record: "RunRecord") -> str:
+    """Write a run's status, and for how long it has been silent."""
+    return f"{record.status} ({record.status_note})" if record.status_note else record.status
+
+
+def status_style(record: "RunRecord") -> str:
+    """Return the colour of a run's status."""
+    return _STATUS_STYLES.get(record.status, "")
+
+
+def elapsed_s(record: "RunRecord") -> float | None:
+    """Return how long a run took, or has been running."""
+    if record.status != "running":
+        return record.duration_s
+    started = record.attempts[-1].get("started_at") if record.attempts else record.created_at
+    return seconds_since(started)
+
+
+def print_title(record: "RunRecord", screen: Screen) -> None:
+    """Print a run's name and status on one line."""
+    status = Cell(INDENT + status_text(record), status_style(record))
+    screen.line(Cell(clean(record.key), "bold"), status)
