@@ -26,6 +26,8 @@ class Open(Protocol):
 
     folder: RunFolder
     noted_ending: Ending | None
+    thread: threading.Thread
+    """The thread that opened it."""
 
     def close(self, status: str, error: dict[str, str] | None = None) -> None:
         """Finish the run with this status."""
@@ -44,7 +46,7 @@ class _Process:
     def __init__(self) -> None:
         self.pid = 0
         self.open: dict[int, Open] = {}
-        self.inherited: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.runs: weakref.WeakSet[Any] = weakref.WeakSet()
         self.ending: Ending | None = None
         self.cell_hook_installed = False
 
@@ -57,14 +59,9 @@ def opened(writer: Open, run: ForkAware) -> None:
     if _process.pid != os.getpid():
         _install()
     _process.open[id(writer)] = writer
-    _process.inherited.add(run)
+    _process.runs.add(run)
     _watch_terminations()
     _watch_cells()
-
-
-def watch_fork(run: ForkAware) -> None:
-    """Remember a run that writes in this process without owning the folder."""
-    _process.inherited.add(run)
 
 
 def ended(writer: Open) -> None:
@@ -81,6 +78,11 @@ def open_writers() -> list[Open]:
     return list(reversed(_process.open.values()))
 
 
+def open_runs() -> list[Any]:
+    """Return what the user holds of the open runs of this process."""
+    return [run for run in list(_process.runs) if not run._writer.ended]
+
+
 def ending_of(error: BaseException | None) -> Ending:
     """Tell the status of a run whose ``with`` block was left by ``error``."""
     if error is None or (isinstance(error, SystemExit) and error.code in (0, None)):
@@ -93,7 +95,8 @@ def ending_of(error: BaseException | None) -> Ending:
 
 
 def _described(error: BaseException) -> dict[str, str]:
-    return {"type": type(error).__name__, "message": str(error)[:1000]}
+    message = str(error)[:1000].encode("utf-8", "backslashreplace").decode()
+    return {"type": type(error).__name__, "message": message}
 
 
 def _install() -> None:
@@ -103,6 +106,7 @@ def _install() -> None:
         return
     atexit.register(_close_all)
     _chain_excepthook()
+    _chain_thread_excepthook()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_in_child)
 
@@ -130,7 +134,13 @@ def other_threads_at_work() -> bool:
 
 def present_ending(writer: Open) -> Ending:
     """Tell how a run that nobody ended stands now: as its process does, or its last cell."""
-    return _process.ending or writer.noted_ending or ("finished", None)
+    return _process.ending or writer.noted_ending or _shown_ending() or ("finished", None)
+
+
+def _shown_ending() -> Ending | None:
+    """Tell what the interpreter printed, where a hook put over ours did not pass it on."""
+    error = None if interactive() else getattr(sys, "last_value", None)
+    return ending_of(error) if error is not None else None
 
 
 def _close_all() -> None:
@@ -148,6 +158,18 @@ def _chain_excepthook() -> None:
         previous(kind, error, traceback)
 
     sys.excepthook = note_and_pass_on
+
+
+def _chain_thread_excepthook() -> None:
+    previous = threading.excepthook
+
+    def note_and_pass_on(args: threading.ExceptHookArgs) -> None:
+        for writer in open_writers():
+            if writer.thread is args.thread:
+                writer.noted_ending = ending_of(args.exc_value)
+        previous(args)
+
+    threading.excepthook = note_and_pass_on
 
 
 def _watch_terminations() -> None:
@@ -173,7 +195,7 @@ def _in_child() -> None:
     _process.open.clear()
     _process.ending = None
     _give_sigterm_back()  # Pool.terminate and the like expect the default.
-    for run in list(_process.inherited):
+    for run in list(_process.runs):
         run.continue_in_child()
 
 

@@ -5,11 +5,13 @@ and writes nothing.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiment_tracking import endings
 from experiment_tracking.endings import Ending
+from experiment_tracking.errors import RunEndedError
 from experiment_tracking.folder.documents import Document
 from experiment_tracking.folder.history import HistoryWriter
 from experiment_tracking.folder.layout import RunFolder
@@ -32,6 +34,7 @@ class JoinedWriter:
         self.rank = rank
         self.ended = False
         self.noted_ending: Ending | None = None
+        self.thread = threading.current_thread()
         documents = read_documents(folder)
         self.summary = Document(None, documents["summary"])
         self.params = Document(None, documents["params"])
@@ -42,6 +45,11 @@ class JoinedWriter:
         self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
     ) -> None:
         """Append one row."""
+        if self.ended:
+            raise RunEndedError(
+                f"Process {self.rank} has left run {self.folder.name!r}; nothing more can be "
+                "logged through it. Join the run again."
+            )
         if self._history is None:
             self._history = self._open()
         self._history.append(values, step, timestamp)
@@ -69,15 +77,14 @@ class JoinedWriter:
         with document.change() as value:
             yield value
 
-    def save_file(self, entry: dict[str, Any], data: bytes) -> str:
+    def save_file(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
         """Keep nothing."""
         self._tell()
-        return ""
+        return False
 
-    def copy_file(self, entry: dict[str, Any], source: str) -> str:
+    def copy_file(self, entry: dict[str, Any], source: str) -> None:
         """Keep nothing."""
         self._tell()
-        return ""
 
     def remove_files(self, place: str, keep: set[str]) -> None:
         """Remove nothing."""
@@ -133,6 +140,7 @@ class SilentWriter(JoinedWriter):
         self.rank = ""
         self.ended = False
         self.noted_ending = None
+        self.thread = threading.current_thread()
         self.summary = Document(None, {"id": "", "status": "running", "tags": {}, "notes": ""})
         self.params = Document(None, {})
         self._history = None

@@ -1,39 +1,44 @@
 """The front door: one object that opens runs, logs to the current one and looks at the others."""
 
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from experiment_tracking import endings
-from experiment_tracking import run as runs
 from experiment_tracking.errors import (
     BackendError,
+    DamagedError,
+    InvalidTypeError,
     InvalidValueError,
     RunEndedError,
     RunNotFoundError,
 )
-from experiment_tracking.folder import layout
+from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
-from experiment_tracking.folder.liveness import status_of
+from experiment_tracking.logs import Logs, to_params, to_status, to_tags, to_text
 from experiment_tracking.notices import notice
-from experiment_tracking.run import Logs, Run
-from experiment_tracking.writing import Identity, Settings
+from experiment_tracking.settings import Identity, Settings
 
 if TYPE_CHECKING:
+    # What it takes to write a run is loaded when the first one opens.
+    from pathlib import Path
+    from types import TracebackType
+
     import pandas as pd
 
     from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry
+    from experiment_tracking.run import Run
 
 _RESUME_WORDS = ("never", "allow", "must", "force")
 
 # Weak: a run that only this remembers is over.
 _opened_here: ContextVar[tuple["weakref.ref[Run]", ...]] = ContextVar("opened_here", default=())
+
+_Latest = tuple[object, int, "Run | None"]
 
 
 class ExperimentTracker(Logs):
@@ -113,29 +118,38 @@ class ExperimentTracker(Logs):
                 layout.check_name(name, what)
         if on_error not in ("warn", "raise"):
             raise InvalidValueError(f"on_error must be 'warn' or 'raise', found {on_error!r}.")
-        self.root = Path(layout.find_root(root))
+        self._root = layout.find_root(root)
         self.project = project or experiment_name or "default"
         self.group = group if group is not None or project is None else experiment_name
         self._default_name = experiment_name
         self._default_group = group
         self._config = config
-        self._identity = Identity(runs.to_params(config), runs.to_tags(tags), notes)
+        self._identity = Identity(to_params(config), to_tags(tags), to_text(notes, "notes"))
         self._settings = Settings(
             use_tensorboard,
             _to_backends(backend, use_wandb, use_mlflow, tracking_uri),
             auto_log,
             on_error,
         )
-        self._resume = os.fspath(resume)
+        self._resume = _to_resume(resume)
         self._rank = _this_rank(rank)
-        self._open_runs: list[Run] = []
-        self._latest: Run | None = None
-        self._latest_opened: object = None
+        # By id(): several threads open runs at once, and one dict operation needs no lock.
+        self._open_runs: dict[int, Run] = {}
+        self._opened = 0
+        self._opening: dict[int, threading.RLock] = {}
+        self._latest: _Latest = (None, 0, None)
         self._has_run = False
         self._finished = False
 
     def __repr__(self) -> str:
-        return f"<ExperimentTracker {self.project} in {self.root}>"
+        return f"<ExperimentTracker {self.project} in {self._root}>"
+
+    @property
+    def root(self) -> "Path":
+        """Folder of projects, absolute."""
+        from pathlib import Path
+
+        return Path(self._root)
 
     # ------------------------------------------------------------------ runs
 
@@ -145,7 +159,7 @@ class ExperimentTracker(Logs):
         config: Any = None,
         tags: Mapping[str, Any] | Iterable[str] | str | None = None,
         parent: Any = None,
-    ) -> Run:
+    ) -> "Run":
         """Open a run and make it the current one.
 
         Parameters
@@ -173,63 +187,72 @@ class ExperimentTracker(Logs):
 
     def _start(
         self, name: str | None, config: Any, tags: Any, parent: Any, group: str | None
-    ) -> Run:
+    ) -> "Run":
         self._finished = False
         if name is not None:
             layout.check_name(name, "The run name")
         identity = Identity(
-            params={**self._identity.params, **runs.to_params(config)},
-            tags={**self._identity.tags, **runs.to_tags(tags)},
+            params={**self._identity.params, **to_params(config)},
+            tags={**self._identity.tags, **to_tags(tags)},
             notes=self._identity.notes,
             group=group,
             parent=_to_id(parent),
         )
         if self._rank > 0:
-            run = self._silent(name)
-        else:
-            run = self._resumed(name, identity) or runs.open_run(
-                str(self.root), self.project, name, identity, self._settings
-            )
-        return self._adopt(run)
+            return self._adopt(self._silent(name))
+        return self._adopt(self._resumed(name, identity) or self._new(name, identity))
 
-    def _adopt(self, run: Run) -> Run:
+    def _new(self, name: str | None, identity: Identity) -> "Run":
+        from experiment_tracking.run import open_run
+
+        return open_run(self._root, self.project, name, identity, self._settings)
+
+    def _adopt(self, run: "Run") -> "Run":
         self._has_run = True
-        self._open_runs = [r for r in self._open_runs if not r._writer.ended] + [run]
-        kept = [ref for ref in _opened_here.get() if (known := ref()) and not known._writer.ended]
+        for key, known in list(self._open_runs.items()):
+            if known._writer.ended:
+                self._open_runs.pop(key, None)
+        self._open_runs[id(run)] = run
+        self._opened += 1
+        kept = [ref for ref in _opened_here.get() if (here := ref()) and not here._writer.ended]
         _opened_here.set((*kept, weakref.ref(run)))
         return run
 
-    def _silent(self, name: str | None) -> Run:
+    def _silent(self, name: str | None) -> "Run":
+        from experiment_tracking.run import silent_run
+
         if not self._has_run:
             notice(f"rank {self._rank} writes nothing; rank 0 keeps the run.")
-        return runs.silent_run(str(self.root), self.project, name)
+        return silent_run(self._root, self.project, name)
 
-    def _resumed(self, name: str | None, identity: Identity) -> Run | None:
+    def _resumed(self, name: str | None, identity: Identity) -> "Run | None":
         if self._resume == "never":
             return None
         folder = self._find_resumable(name)
         if folder is None:
             return None
+        from experiment_tracking.run import resume_run
+
         force = self._resume == "force"
-        return runs.resume_run(folder, identity, self._settings, force=force)
+        return resume_run(folder, identity, self._settings, force=force)
 
     def _find_resumable(self, name: str | None) -> RunFolder | None:
         if self._resume not in _RESUME_WORDS:
-            return _folder_of(str(self.root), self._resume)
+            return _folder_of(self._root, self._resume)
         if name is None:
             raise InvalidValueError(
                 f"resume={self._resume!r} needs the name of a run: give experiment_name, or "
                 "start_run(run_name), or the run's id or path as resume."
             )
-        found = _newest_of_name(str(self.root), self.project, name)
+        found = _newest_of_name(self._root, self.project, name)
         if found is None and self._resume != "allow":
             raise RunNotFoundError(
-                f"resume={self._resume!r}: there is no run {name!r} in {self.root / self.project}. "
-                "Use resume='allow' to start a new one."
+                f"resume={self._resume!r}: there is no run {name!r} in "
+                f"{self._root}/{self.project}. Use resume='allow' to start a new one."
             )
         return found
 
-    def join(self, run: str | os.PathLike[str] | None = None) -> Run:
+    def join(self, run: str | os.PathLike[str] | None = None) -> "Run":
         """Add rows to a run of another process, as a second writer.
 
         Parameters
@@ -243,13 +266,15 @@ class ExperimentTracker(Logs):
         Writes ``metrics_history.<rank>.json`` with a ``rank`` in every row. Views show rank 0
         unless asked for ``ranks="all"``.
         """
+        from experiment_tracking import run as runs
+
         key = os.fspath(run) if run is not None else os.environ.get(RUN_VARIABLE)
         if not key:
             raise RunNotFoundError(
                 f"join() was given no run and {RUN_VARIABLE} is not set. Pass the run's path or id."
             )
         rank = str(self._rank) if self._rank > 0 else None
-        return self._adopt(runs.join(_folder_of(str(self.root), key).path, rank))
+        return self._adopt(runs.join(_folder_of(self._root, key).path, rank))
 
     def end_run(self, status: str = "FINISHED") -> None:
         """End the current run; see :meth:`Run.end_run`."""
@@ -268,10 +293,10 @@ class ExperimentTracker(Logs):
         """
         if self._finished:
             raise RunEndedError(f"The tracker of {self.project!r} has been finished already.")
-        word = runs.to_status(status)
-        for run in reversed(self._open_runs):
+        word = to_status(status)
+        for run in self._newest_first():
             run._writer.close(word)
-        self._open_runs = []
+        self._open_runs.clear()
         self._finished = self._has_run
 
     def __enter__(self) -> Self:
@@ -281,39 +306,59 @@ class ExperimentTracker(Logs):
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        traceback: "TracebackType | None",
     ) -> None:
-        for run in reversed(self._open_runs):
+        for run in self._newest_first():
             run.__exit__(kind, error, traceback)
-        self._open_runs = []
+        self._open_runs.clear()
         self._finished = self._has_run
 
-    def _run(self) -> Run:
-        # Most calls follow one that went to the same run.
-        opened = _opened_here.get()
-        run = self._latest
-        if run is not None and opened is self._latest_opened and not run._writer.ended:
-            return run
-        run = self._latest = self._current()
-        self._latest_opened = opened
-        if run is not None:
-            return run
-        if self._has_run:
-            raise RunEndedError(
-                f"The runs of this tracker in {self.project!r} have ended. Start a new one with "
-                "start_run() before logging."
-            )
-        return self._open_default()
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process its runs are joined; locks and backends stay here.
+        settings = self._settings._replace(backends=())
+        kept_here = {"_opening": {}, "_latest": (None, 0, None), "_settings": settings}
+        return self.__dict__ | kept_here | {"_open_runs": self._newest_first()[::-1]}
 
-    def _current(self) -> Run | None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        runs_of_parent = state.pop("_open_runs")
+        self.__dict__.update(state)
+        self._open_runs = {id(run): run for run in runs_of_parent}
+
+    def _run(self) -> "Run":
+        # Most calls follow one that went to the same run. One tuple, replaced whole: other
+        # threads, with other runs, come this way at the same time.
+        opened, number = _opened_here.get(), self._opened
+        known_opened, known_number, run = self._latest
+        if opened is known_opened and number == known_number and run and not run._writer.ended:
+            return run
+        run = self._current() or self._first_run()
+        self._latest = (opened, number, run)
+        return run
+
+    def _first_run(self) -> "Run":
+        # Threads that log their first row at the same time get one run. A lock for each
+        # process: a forked child would inherit a locked one.
+        with self._opening.setdefault(os.getpid(), threading.RLock()):
+            run = self._current()
+            if run is None and self._has_run:
+                raise RunEndedError(
+                    f"The runs of this tracker in {self.project!r} have ended. Start a new one "
+                    "with start_run() before logging."
+                )
+            return run or self._open_default()
+
+    def _current(self) -> "Run | None":
         """Return the innermost open run of this thread, else the newest one."""
         for ref in reversed(_opened_here.get()):
             run = ref()
-            if run is not None and not run._writer.ended and run in self._open_runs:
+            if run is not None and not run._writer.ended and id(run) in self._open_runs:
                 return run
-        return next((r for r in reversed(self._open_runs) if not r._writer.ended), None)
+        return next((run for run in self._newest_first() if not run._writer.ended), None)
 
-    def _open_default(self) -> Run:
+    def _newest_first(self) -> "list[Run]":
+        return list(self._open_runs.values())[::-1]
+
+    def _open_default(self) -> "Run":
         exported = os.environ.get(RUN_VARIABLE)
         if exported and self._rank <= 0 and self._is_our_running(exported):
             run = self.join(exported)
@@ -326,15 +371,22 @@ class ExperimentTracker(Logs):
 
     def _is_our_running(self, path: str) -> bool:
         """Tell whether a parent process writes the default run of this very tracker there."""
+        from experiment_tracking import endings
+        from experiment_tracking.folder.liveness import status_of
+
         folder = RunFolder(path)
-        wanted = (str(self.root), self.project)
-        if (folder.root, folder.project) != wanted or not os.path.exists(folder.summary):
+        wanted = (self._root, self.project)
+        if (folder.root, folder.project) != wanted:
             return False
-        if self._default_name is not None and folder.name != self._default_name:
+        if self._default_name is not None and not _number_of(folder.name, self._default_name):
             return False
-        summary = read_document(folder.summary)
-        own = any(path == writer.folder.path for writer in endings.open_writers())
-        return not own and status_of(summary, folder.heartbeat)[0] == "running"
+        if any(path == writer.folder.path for writer in endings.open_writers()):
+            return False
+        try:
+            summary = read_document(folder.summary)
+        except (OSError, DamagedError):
+            return False
+        return status_of(summary, folder.heartbeat)[0] == "running"
 
     # ------------------------------------------------------------------ looking at runs
 
@@ -343,7 +395,7 @@ class ExperimentTracker(Logs):
         """A registry over this tracker's root."""
         from experiment_tracking.registry.registry import ExperimentRegistry
 
-        return ExperimentRegistry(self.root)
+        return ExperimentRegistry(self._root)
 
     def get_best_run(self, metric: str, minimize: bool = True) -> "RunRecord":
         """Return the project's run with the best value of a metric.
@@ -372,9 +424,21 @@ class ExperimentTracker(Logs):
 def _this_rank(rank: int | None) -> int:
     """Rank of this process; SLURM's variables alone say nothing (a job of one task has them)."""
     if rank is not None:
-        return int(rank)
+        if values.to_step(rank) < 0:
+            raise InvalidValueError(f"rank must be 0 or above, found {rank!r}.")
+        return values.to_step(rank)
     number, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return int(number) if number.isdigit() and size.isdigit() and int(size) > 1 else 0
+
+
+def _to_resume(resume: Any) -> str:
+    try:
+        return str(os.fspath(resume))
+    except TypeError:
+        raise InvalidTypeError(
+            f"resume must be {', '.join(map(repr, _RESUME_WORDS))}, or the id or path of a run; "
+            f"found {resume!r}."
+        ) from None
 
 
 def _to_id(parent: Any) -> str | None:
@@ -396,17 +460,17 @@ def _folder_of(root: str, key: str) -> RunFolder:
 
 def _newest_of_name(root: str, project: str, name: str) -> RunFolder | None:
     """Return the run of that name with the highest suffix."""
+    numbered = [(_number_of(f.name, name), f) for f in layout.iter_runs(root, project)]
+    number, folder = max(numbered, key=lambda one: one[0], default=(0, None))
+    return folder if number else None
 
-    def number(folder: RunFolder) -> int:
-        rest = folder.name[len(name) + 1 :]
-        return 1 if not rest else int(rest) if rest.isascii() and rest.isdigit() else 0
 
-    found = [
-        folder
-        for folder in layout.iter_runs(root, project)
-        if folder.name == name or (folder.name.startswith(name + "-") and number(folder) > 1)
-    ]
-    return max(found, key=number, default=None)
+def _number_of(folder_name: str, name: str) -> int:
+    """Tell which run of ``name`` a folder is: 1, the number of its suffix, or 0 for none."""
+    rest = folder_name.removeprefix(name + "-")
+    if folder_name == name:
+        return 1
+    return int(rest) if rest != folder_name and rest.isascii() and rest.isdigit() else 0
 
 
 def _to_backends(

@@ -25,6 +25,7 @@ _BEHIND_S = 10.0
 _IDLE_S = 0.1
 _SLICE_BYTES = range(1024, 64 * 1024)
 _CATCH_UP_BYTES = 512 * 1024
+_REREAD_BYTES = 64 * 2**20
 
 
 class Tail:
@@ -50,23 +51,40 @@ class Tail:
         """Bytes that were appended and not read yet."""
         return self.writer.end - self.offset
 
-    def next(self, max_bytes: int) -> list[Row]:
-        """Return the next rows, about ``max_bytes`` of them and at least one if there is one."""
-        length = min(self.writer.end - self.offset, max_bytes)
+    def next(self, max_bytes: int, until: int | None = None) -> list[Row]:
+        """Return the next rows, about ``max_bytes`` of them and at least one if there is one.
+
+        None that stands behind the offset ``until``, which is the end of a row.
+        """
+        end = self.writer.end if until is None else until
+        length = min(end - self.offset, max_bytes)
         if length <= 0:
             return []
         data = self.writer.read(self.offset, length)
-        if self.offset + length < self.writer.end:
+        if self.offset + length < end:
             # Rows are separated by ",\n", which stands nowhere inside one.
             cut = data.rfind(b",\n")
             if cut <= 0:
-                return self.next(2 * max_bytes)
+                return self.next(2 * max_bytes, end)
             data = data[:cut]
-        rows: list[Row] = orjson.loads(b"[" + data.lstrip(b",\n") + b"]")
+        rows = _parse(data)
         if self._on_bytes is not None:
             self._on_bytes(data)
         self.offset += len(data)
         return rows
+
+    def rows_so_far(self) -> list[Row]:
+        """Return all rows that have been read, again."""
+        pieces = []
+        for start in range(START, self.offset, _REREAD_BYTES):
+            length = min(_REREAD_BYTES, self.offset - start)
+            pieces.append(self.writer.read(start, length))
+        return _parse(b"".join(pieces))
+
+
+def _parse(data: bytes) -> list[Row]:
+    rows: list[Row] = orjson.loads(b"[" + data.lstrip(b",\n") + b"]")
+    return rows
 
 
 class Duty:
@@ -125,6 +143,9 @@ class Follower:
         self._first: Callable[[], Any] | None = first
         self._on_abandoned = on_abandoned
         self._slice_bytes = _SLICE_BYTES[-1] // 8
+        self._unreadable = False
+        self._pieces_s: list[float] = []
+        """Seconds for which each piece of the last slice held the interpreter."""
         self._level_at = time.monotonic()
 
     def start(self) -> None:
@@ -148,39 +169,58 @@ class Follower:
 
     def _work(self) -> float:
         """Do one slice; return for how long to rest."""
-        started = time.perf_counter()
         with self.lock:
             if self.stopped:
                 return 0.0
             self._take(self._slice_bytes)
-            took_s = time.perf_counter() - started
+            pieces_s = self._pieces_s
             self._do_calls_and_duties()
-        self._fit_slice(took_s)
+        self._fit_slice(max(pieces_s))
         if self.tail.behind_bytes <= 0:
             self._level_at = time.monotonic()
             return _IDLE_S
         behind = time.monotonic() - self._level_at > _BEHIND_S
         share = _SHARE_BEHIND if behind else _SHARE
-        return took_s * (1 / share - 1)
+        return sum(pieces_s) * (1 / share - 1)
 
-    def _fit_slice(self, took_s: float) -> None:
-        if took_s > _SLICE_S:
+    def _fit_slice(self, longest_s: float) -> None:
+        if longest_s > _SLICE_S:
             self._slice_bytes = max(self._slice_bytes // 2, _SLICE_BYTES[0])
-        elif took_s < _SLICE_S / 2:
+        elif longest_s < _SLICE_S / 2:
             self._slice_bytes = min(self._slice_bytes * 2, _SLICE_BYTES[-1])
 
     def _take(self, max_bytes: int) -> bool:
-        rows = self.tail.next(max_bytes)
+        self._pieces_s = []
+        rows = self._timed(self._next_rows, max_bytes)
         if not rows:
             return False
         for taker in list(self.takers):
             time.sleep(0)
             try:
-                taker(rows)
+                self._timed(taker, rows)
             except Exception as error:
                 self.takers.remove(taker)
                 _report(f"{self.name}: following the history stopped", error)
         return True
+
+    def _timed(self, action: Callable[..., Any], *args: Any) -> Any:
+        # Piece by piece: the sleep(0) between them takes longer than a piece and delays nobody.
+        started = time.perf_counter()
+        try:
+            return action(*args)
+        finally:
+            self._pieces_s.append(time.perf_counter() - started)
+
+    def _next_rows(self, max_bytes: int) -> list[Row]:
+        try:
+            rows = self.tail.next(max_bytes)
+        except (OSError, ValueError) as error:
+            if not self._unreadable:
+                _report(f"{self.name}: its rows cannot be read back; trying on", error)
+            self._unreadable = True
+            return []
+        self._unreadable = False
+        return rows
 
     def _do_calls_and_duties(self) -> None:
         while self.calls:
@@ -197,22 +237,23 @@ class Follower:
             _report(f"{self.name}: a background task failed", error)
 
     def catch_up(self, timeout_s: float) -> bool:
-        """Do everything that is still to do, in the caller's thread, and stop.
+        """Do what is still to do, in the caller's thread, and stop.
 
-        Returns False if the thread could not be had for it in ``timeout_s``, which happens when
-        it hangs in a file system that does not answer.
+        Returns False if that took longer than ``timeout_s``: after very many rows, or when the
+        thread hangs in a file system that does not answer.
         """
+        deadline = time.monotonic() + timeout_s
         if not self.lock.acquire(timeout=timeout_s):
             self.stopped = True
             return False
         try:
             self._begin()
-            while self._take(_CATCH_UP_BYTES):
+            while time.monotonic() < deadline and self._take(_CATCH_UP_BYTES):
                 pass
-            while self.calls:
+            while time.monotonic() < deadline and self.calls:
                 self._attempt(self.calls.popleft())
             self.stopped = True
-            return True
+            return not self.tail.behind_bytes and not self.calls
         finally:
             self.lock.release()
 
@@ -235,6 +276,7 @@ class BackendFollower:
         self.finished = False
         self._calls: deque[tuple[int, Callable[[], Any]]] = deque()
         self._ending = False
+        self._given_up = False
         self._wake = threading.Semaphore(0)
         self._thread = threading.Thread(
             target=self._run, name=f"backend {backend.name}", daemon=True
@@ -250,25 +292,29 @@ class BackendFollower:
         self._calls.append((self.tail.writer.end, action))
 
     def end(self, status: str) -> None:
-        """Have ``end_run`` called behind everything else; does not wait."""
+        """Have ``end_run`` called behind everything else, once; does not wait."""
+        if self._ending:  # An end that Ctrl-C interrupted is begun anew.
+            return
         self.call("end_run", status)
         self._ending = True
         self._wake.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the backend has everything; tell whether it does."""
+        """Wait until the backend has everything; tell whether it does. It gets no more then."""
         self._thread.join(timeout_s)
+        self._given_up = not self.finished
         return self.finished
 
     def _run(self) -> None:
-        while True:
+        while not self._given_up:
+            ending = self._ending  # asked before the step: what comes with the end is still done
             try:
                 worked = self._step()
             except OSError as error:
                 # The run has ended and closed its file: this backend was past its bound.
                 self.error = self.error or f"{type(error).__name__}: {error}"
                 return
-            if self._ending and not worked:
+            if ending and not worked:
                 self.finished = True
                 return
             if not worked:
@@ -279,9 +325,7 @@ class BackendFollower:
         if due is not None and self.tail.offset >= due:
             self._attempt(self._calls.popleft()[1])
             return True
-        limit = 16 * 1024 if due is None else min(16 * 1024, due - self.tail.offset)
-        # One row at the least: the rows up to `due` end exactly there.
-        rows = self.tail.next(max(limit, 1))
+        rows = self.tail.next(16 * 1024, due)
         # Row by row, so that one which raises does not take the rest of its batch with it.
         for batch in [rows] if self.backend.takes_batches else [[row] for row in rows]:
             self._attempt(self.backend.log_batch, batch)

@@ -129,7 +129,8 @@ def _process_started_at() -> str | None:
         ticks_per_s = os.sysconf("SC_CLK_TCK")
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - start / ticks_per_s
         began = time.time() - age_s
-    return datetime.fromtimestamp(began, UTC).isoformat(timespec="milliseconds")
+    moment = datetime.fromtimestamp(began, UTC).isoformat(timespec="milliseconds")
+    return moment.replace("+00:00", "Z")
 
 
 def _cwd(folder: str) -> str:

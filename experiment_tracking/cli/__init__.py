@@ -78,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at runs: list, show, compare, check them, and open TensorBoard.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[command.shared_options(None)],
+        parents=[command.shared_options()],
     )
+    parser.set_defaults(root=None, json=False)
     parser.add_argument("--version", action="version", version=f"experiments {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for group in _GROUPS:

@@ -78,9 +78,10 @@ def _better(runs: "RunSet", metric: str) -> str:
 
 
 def _print(record: "RunRecord", column: str, value: str) -> None:
-    from experiment_tracking.registry.frames import flat
+    from experiment_tracking.registry.runset import RunSet
 
-    params = [f"{name}={text.param(value)}" for name, value in flat(record.params).items()]
+    (flat,) = RunSet([record]).flat_params()
+    params = [f"{name}={text.param(value)}" for name, value in flat.items()]
     known = {column: value, "params": ", ".join(params), "path": record.folder.path}
     screen = Screen()
     print_title(record, screen)

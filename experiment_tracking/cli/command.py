@@ -16,21 +16,16 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
 """Exit codes; 4 is for a condition that is not met."""
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 RUN_HELP = "a path, name, project/name, start of an id, latest, latest~1 or best:METRIC"
 
 
-def shared_options(default: str | None = argparse.SUPPRESS) -> argparse.ArgumentParser:
-    """Return the options that may stand before and after the command's name.
-
-    Without a ``default`` an option that is not given behind the name leaves the one before it.
-    """
-    options = argparse.ArgumentParser(add_help=False)
+def shared_options() -> argparse.ArgumentParser:
+    """Return the options that may stand before and after the command's name."""
+    # No defaults: those of the command's parser would undo what stood before its name.
+    options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = options.add_argument_group("for every command")
-    group.add_argument("--root", metavar="PATH", default=default, help="the folder of projects")
-    json_default = argparse.SUPPRESS if default is argparse.SUPPRESS else False
-    group.add_argument("--json", action="store_true", default=json_default, help="print JSON")
+    group.add_argument("--root", metavar="PATH", help="the folder of projects")
+    group.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     return options
 
 

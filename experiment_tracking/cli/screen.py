@@ -151,10 +151,13 @@ def json_out(value: Any) -> None:
 
     text = orjson.dumps(_storable(value), option=orjson.OPT_INDENT_2).decode()
     # JSON itself allows DEL, the C1 controls and what turns text around; a terminal obeys them.
-    print("".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text))
+    for line in text.split("\n"):
+        print(line if line.isprintable() else "".join(map(_json_char, line)))
 
 
-def _json_escape(char: str) -> str:
+def _json_char(char: str) -> str:
+    if char.isprintable():
+        return char
     units = char.encode("utf-16-be")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 

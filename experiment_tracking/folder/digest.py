@@ -5,6 +5,7 @@ on at which the attempt first logs it.
 """
 
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
@@ -21,6 +22,8 @@ _MAXIMISE = (
 ).split()
 GOALS = dict.fromkeys(_MINIMISE, "minimize") | dict.fromkeys(_MAXIMISE, "maximize")
 """Last part of a metric's name to its goal."""
+
+_NUMBERS = {int, float}
 
 Point = tuple[int, Number]
 """Step and value."""
@@ -69,14 +72,11 @@ class MetricSummary:
 
     def add(self, steps: Sequence[int], values: Sequence[Any]) -> None:
         """Add values in file order; what is no number is left out."""
-        try:
-            # A plain left fold gives one sum however the values are cut into batches;
-            # sum() compensates from Python 3.12 on and would not.
-            total = reduce(operator.add, values, self.total)
-            all_finite = total - total == 0
-        except (TypeError, OverflowError):
-            all_finite = False
-        if not all_finite:
+        # A plain left fold gives one sum however the values are cut into batches; sum()
+        # compensates from Python 3.12 on and would not.
+        numbers = set(map(type, values)) <= _NUMBERS
+        total = reduce(operator.add, values, self.total) if numbers else math.nan
+        if total - total != 0:
             self._add_one_by_one(steps, values)
             return
         self.total = total
@@ -281,12 +281,12 @@ def _attempt(row: Row) -> int:
 def _columns(rows: Sequence[Row]) -> dict[str, tuple[list[int], list[Any]]]:
     """Turn rows into steps and values by metric, quickly where all rows have the same keys."""
     names = [name for name in rows[0] if name not in RESERVED]
-    if all(len(row) == len(rows[0]) for row in rows):
+    if all(_width(row) == len(names) for row in rows):
         try:
             steps = [row["step"] for row in rows]
             return {name: (steps, [row[name] for row in rows]) for name in names}
         except KeyError:
-            pass  # As many keys, but others.
+            pass  # As many metrics, but others.
     columns: dict[str, tuple[list[int], list[Any]]] = {}
     for row in rows:
         step = row["step"]
@@ -296,3 +296,8 @@ def _columns(rows: Sequence[Row]) -> dict[str, tuple[list[int], list[Any]]]:
                 steps.append(step)
                 values.append(value)
     return columns
+
+
+def _width(row: Row) -> int:
+    """Count the metrics of a row; step and time are in each."""
+    return len(row) - 2 - ("attempt" in row) - ("rank" in row)

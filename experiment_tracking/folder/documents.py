@@ -109,22 +109,29 @@ class Document:
             self.on_disk = True
             self.durable = durable
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a change is still in memory alone."""
+        return self._version > 0 and not self.on_disk
+
     def make_durable(self) -> None:
         """Flush the file to the disk if it has been replaced since the last flush."""
         with self._lock:
-            if self.durable or self.path is None:
+            path = self.path
+            if self.durable or path is None:
                 return
             if not self.on_disk:
                 self.save()
             version = self._version
         # Without the lock: whoever changes the document must not wait for the disk.
-        io.fsync_file(self.path)
+        io.fsync_file(path)
         with self._lock:
             self.durable = version == self._version
 
     def detach(self) -> None:
         """Keep the object in memory alone from now on: the file belongs to somebody else."""
-        self.path = None
+        with self._lock:
+            self.path = None
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy, one level deep."""

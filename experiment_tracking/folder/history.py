@@ -15,7 +15,6 @@ import json
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +31,8 @@ START = 1
 
 _EMPTY = b"[\n]\n"
 _CLOSING = b"\n]\n"
+_CLOSING_BYTES = len(_CLOSING)
+_BETWEEN_ROWS = b"[], \t\r\n\0"  # NULs: blocks that a power cut left unwritten
 _MAX_HELD_BYTES = 8 * 2**20
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 60.0
@@ -69,29 +70,26 @@ class HistoryWriter:
         self.last_step = last_step
         self.closed = False
         self.dropped = 0
-        self.held: deque[bytes] = deque()
+        self.held: list[bytes] = []
         self._held_bytes = 0
+        self._draining = False
         self._retry_at = 0.0
         self._retry_after_s = _FIRST_RETRY_S
         self._marks = dict(marks or {})
         self._on_trouble = on_trouble or (lambda error: None)
-        # True from before a write until its very last statement. An append that was left by
-        # an exception out of a signal handler, an error or a short write leaves it True: the
-        # next one writes at the same offset and cuts the file behind itself.
-        self._unfinished = False
+        # The bytes on their way, from before a write until its very last statement. A write that
+        # was left by an error or an exception out of a signal handler, and could not clean up
+        # behind itself, leaves them here: the next one, at the same offset, cuts the file.
+        self._unfinished: bytes | None = None
+        # Rows that signal handlers appended during the write that they interrupted.
+        self._meanwhile: bytes | None = None
         # Re-entrant: a signal handler may log while this thread is inside an append.
         self.lock = threading.RLock()
 
     @classmethod
     def create(cls, path: str, **options: Any) -> "HistoryWriter":
         """Create ``path``, which must not exist, as an empty history."""
-        fd = io.create(path)
-        try:
-            io.pwrite(fd, _EMPTY, 0)
-        except BaseException:
-            io.close(fd)
-            raise
-        return cls(fd, **options)
+        return cls(io.create_with(path, _EMPTY), **options)
 
     @classmethod
     def reopen(cls, path: str, **options: Any) -> "HistoryWriter":
@@ -103,7 +101,7 @@ class HistoryWriter:
         rows, last_step = HistoryReader(path).whole_rows()
         data = b"[\n" + b",\n".join(rows) + _CLOSING if rows else _EMPTY
         io.replace_file(path, data, durable=True)
-        end = len(data) - len(_CLOSING)
+        end = len(data) - _CLOSING_BYTES
         return cls(io.open_for_writing(path), end, last_step, **options)
 
     def append(
@@ -145,34 +143,55 @@ class HistoryWriter:
                     self._start_holding(body, error)
             self.last_step = step
 
-    def _write(self, body: bytes) -> None:
-        while True:
-            end = self.end
-            cut = self._unfinished
-            self._unfinished = True
-            data = b"".join((b",\n" if end > START else b"\n", body, _CLOSING))
-            written = io.pwrite(self.fd, data, end)
-            # CPython runs signal handlers only behind a call and at a backward jump. One that
-            # logged during the write has moved the end over our row: write again behind it.
-            if self.end != end:
-                continue
-            if written != len(data):
-                raise OSError(f"wrote {written} of {len(data)} bytes")
-            new_end = end + written - len(_CLOSING)
-            if cut:
-                io.truncate(self.fd, end + written)
-                if self.end != end:
-                    continue
-            self.end = new_end
-            self._unfinished = False
-            return
+    def _write(self, body: bytes, drained: int = 0) -> None:
+        """Put ``body`` behind the last row; it holds that many of the rows held until now."""
+        end, cut = self.end, self._unfinished is not None
+        interrupted, self._meanwhile = self._meanwhile, b""
+        try:
+            while True:
+                # Built by operators: CPython runs signal handlers behind calls, and one that
+                # appends here would go unseen. One that appends later takes the mark from us; it
+                # wrote at this very offset, so its rows are written again, and ours behind them.
+                before = (b",\n" if end > START else b"\n") + self._meanwhile
+                self._unfinished = data = before + body + _CLOSING
+                written = io.pwrite(self.fd, data, end)
+                if written != len(data):
+                    raise OSError(f"wrote {written} of {len(data)} bytes")
+                if cut and self._unfinished is data:
+                    io.truncate(self.fd, end + written)
+                if self._unfinished is data:
+                    break
+                if self.closed:
+                    raise OSError("the file was closed by a signal handler")
+                cut = True
+            self.end = end + written - _CLOSING_BYTES
+            self._unfinished = None
+            if drained:
+                del self.held[:drained]
+            if interrupted is not None:
+                self._meanwhile += body + b",\n"
+        except BaseException:
+            self._close_array()
+            raise
+        finally:
+            self._meanwhile = None if interrupted is None else interrupted + self._meanwhile
+
+    def _close_array(self) -> None:
+        """Put the closing bracket back behind the last whole row, if the disk lets us."""
+        try:
+            io.pwrite(self.fd, _CLOSING, self.end)
+            io.truncate(self.fd, self.end + _CLOSING_BYTES)
+        except OSError:
+            return  # The mark stands: the next write cuts.
+        self._unfinished = None
 
     def _start_holding(self, body: bytes, error: OSError) -> None:
         if self.closed:
             raise RunEndedError(_ENDED) from error
-        self._close_array()
-        self._on_trouble(error)
-        self._retry_at = time.monotonic() + self._retry_after_s
+        if not self.held:
+            self._on_trouble(error)
+            self._held_bytes = 0
+            self._retry_at = time.monotonic() + self._retry_after_s
         self._keep(body)
 
     def _hold(self, body: bytes) -> None:
@@ -185,8 +204,8 @@ class HistoryWriter:
     def _keep(self, body: bytes) -> None:
         self.held.append(body)
         self._held_bytes += len(body)
-        while self._held_bytes > _MAX_HELD_BYTES:
-            self._held_bytes -= len(self.held.popleft())
+        while self._held_bytes > _MAX_HELD_BYTES and not self._draining:
+            self._held_bytes -= len(self.held.pop(0))
             self.dropped += 1
 
     def write_held(self) -> bool:
@@ -194,30 +213,22 @@ class HistoryWriter:
         with self.lock:
             if not self.held:
                 return True
+            if self._draining:
+                return False  # A signal handler's call; the one that it interrupted goes on.
+            self._draining = True
             try:
-                self._write(b",\n".join(self.held))
+                while self.held:
+                    rows = self.held[:]
+                    self._write(b",\n".join(rows), drained=len(rows))
             except OSError:
-                self._close_array()
                 self._retry_after_s = min(2 * self._retry_after_s, _LAST_RETRY_S)
                 self._retry_at = time.monotonic() + self._retry_after_s
                 return False
-            # No signal handler runs between the write and this call (see _write), so an
-            # interrupted drain never writes a row twice.
-            self.held.clear()
-            self._held_bytes = 0
+            finally:
+                self._draining = False
             self._retry_after_s = _FIRST_RETRY_S
             self._on_trouble(None)
             return True
-
-    def _close_array(self) -> None:
-        """Put the closing bracket back behind the last whole row, if the disk lets us."""
-        try:
-            closing = _CLOSING if self.end > START else _EMPTY[START:]
-            io.pwrite(self.fd, closing, self.end)
-            io.truncate(self.fd, self.end + len(closing))
-        except OSError:
-            return  # The mark stands: the next append cuts.
-        self._unfinished = False
 
     def read(self, offset: int, length: int) -> bytes:
         """Read back what was written, for the followers of this process."""
@@ -248,12 +259,7 @@ class HistoryWriter:
     def move_to(self, path: str) -> None:
         """Go on in a new file at ``path`` with everything written so far."""
         with self.lock:
-            fd = io.create(path)
-            try:
-                io.write_all(fd, io.read_range(self.fd, 0, self.end) + _CLOSING)
-            except BaseException:
-                io.close(fd)
-                raise
+            fd = io.create_with(path, io.read_range(self.fd, 0, self.end) + _CLOSING)
             # The descriptor's number stays: an append that a signal interrupted holds it.
             os.dup2(fd, self.fd, inheritable=False)
             io.close(fd)
@@ -264,8 +270,9 @@ class HistoryWriter:
             if self.closed:
                 return
             self.write_held()
-            if self._unfinished:
+            if self._unfinished is not None:
                 self._close_array()
+            self._unfinished = None
             self.closed = True
             self.dropped += len(self.held)
             self.held.clear()
@@ -282,7 +289,7 @@ class HistoryWriter:
         """Let go of the parent's file in a forked child, without taking the parent's lock."""
         self.lock = threading.RLock()
         self.closed = True
-        self.held = deque()
+        self.held = []
         fd, self.fd = self.fd, -1
         if fd >= 0:
             io.close(fd)
@@ -347,8 +354,11 @@ class HistoryReader:
             data = io.read(self.path, self.limit_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return [], -1
-        found = [(row, data[start:end]) for row, start, end in _scan(data) if row is not None]
-        return [line for _, line in found], found[-1][0]["step"] if found else -1
+        rows = parse(data)[0]
+        lines = [data[start:end] for row, start, end in _scan(data) if row is not None]
+        if len(lines) < len(rows):  # Laid out anew by an editor or jq: not a row a line.
+            lines = [orjson.dumps(row) for row in rows]
+        return lines, rows[-1]["step"] if rows else -1
 
 
 def parse(data: bytes) -> tuple[list[Row], int, int, bool]:
@@ -360,17 +370,16 @@ def parse(data: bytes) -> tuple[list[Row], int, int, bool]:
         ``length`` counts the bytes up to the end of the last row. An array in good order is
         parsed in one call; anything else line by line.
     """
-    body = data.strip(b"[],\n")
+    body = data.strip(_BETWEEN_ROWS)
     if not body:
         return [], 0, 0, False
-    if data.endswith(_CLOSING):
-        try:
-            rows = orjson.loads(b"[" + body + b"]")
-        except ValueError:
-            rows = None
-        if rows is not None and all(map(_is_row, rows)):
-            return rows, len(data) - len(_CLOSING), 0, False
-    return _parse_lines(data)
+    try:
+        rows = orjson.loads(b"[" + body + b"]")
+    except ValueError:
+        return _parse_lines(data)
+    if not all(map(_is_row, rows)):
+        return _parse_lines(data)
+    return rows, data.rindex(body[-1:]) + 1, 0, False
 
 
 def _parse_lines(data: bytes) -> tuple[list[Row], int, int, bool]:
@@ -393,29 +402,48 @@ def _scan(data: bytes) -> Iterator[tuple[Row | None, int, int]]:
     while position < len(data):
         newline = data.find(b"\n", position)
         line_end = len(data) if newline < 0 else newline
-        yield from _scan_line(data, position, line_end)
+        line = data[position:line_end].lstrip(_BETWEEN_ROWS)
+        start = line_end - len(line)
+        line = line.rstrip(_BETWEEN_ROWS)
+        row = _load(line) if line else None
+        if row is not None:
+            yield row, start, start + len(line)
+        elif line:
+            yield from _scan_line(line, start)
         position = line_end + 1
 
 
-def _scan_line(data: bytes, start: int, end: int) -> Iterator[tuple[Row | None, int, int]]:
-    # NULs: blocks that a power cut left unwritten. "],[": what stands between rows.
-    line = data[start:end].lstrip(b" \r\t\0,[]")
-    start = end - len(line)
-    line = line.rstrip(b" \r\t\0,[]")
-    if not line:
-        return
-    row = _load(line)
-    if row is not None:
-        yield row, start, start + len(line)
-        return
-    first = _first_object(line)
-    if first is None:
-        yield None, start, end
-        return
-    # A reader can meet the closing bracket half overwritten: "{row},]{next". The first is whole.
-    row, length = first
-    yield row, start, start + length
-    yield from _scan_line(data, start + length, end)
+def _scan_line(line: bytes, start: int) -> Iterator[tuple[Row | None, int, int]]:
+    """Yield the whole rows of a line that is more, or less, than one row.
+
+    A reader can meet the closing bracket half overwritten (``{row},]{next``), and the comma or
+    the newline between two rows can be damaged.
+    """
+    text = line.decode("latin-1")  # a character a byte
+    seen = position = 0
+    # Quotes inside a name are escaped, so this stands only where an object begins.
+    while (position := text.find('{"', position)) >= 0:
+        end = _object_end(text, position)
+        row = _load(line[position:end])
+        if row is None:
+            position = max(end, position + 1)
+            continue
+        if line[seen:position].strip(_BETWEEN_ROWS):
+            yield None, start + seen, start + position
+        yield row, start + position, start + end
+        seen = position = end
+    if line[seen:].strip(_BETWEEN_ROWS):
+        yield None, start + seen, start + len(line)
+
+
+def _object_end(text: str, start: int) -> int:
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return start
+
+
+_DECODER = json.JSONDecoder()
 
 
 def _load(line: bytes) -> Row | None:
@@ -424,22 +452,6 @@ def _load(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if _is_row(row) else None
-
-
-def _first_object(line: bytes) -> tuple[Row, int] | None:
-    try:
-        text = line.decode("utf-8", "surrogateescape")
-        row, length = json.JSONDecoder(parse_constant=_no_constant).raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    follows = text[length : length + 1]
-    if not _is_row(row) or follows not in (",", "]", "\0"):
-        return None
-    return row, len(text[:length].encode("utf-8", "surrogateescape"))
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"a history holds {word} only as text")
 
 
 def _is_row(row: object) -> bool:

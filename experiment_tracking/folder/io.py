@@ -52,6 +52,24 @@ def create(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NO_FOLLOW, 0o666)
 
 
+def create_with(path: str, data: bytes) -> int:
+    """Create ``path`` holding ``data``; if that fails, leave nothing there."""
+    fd = create(path)
+    try:
+        write_all(fd, data)
+    except BaseException:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    return fd
+
+
+def open_or_create(path: str) -> int:
+    """Open ``path`` for writing as it is; create it where there is none."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY | _NO_FOLLOW | _NO_BLOCK, 0o666)
+
+
 def open_for_writing(path: str) -> int:
     """Open the existing regular file ``path`` for reading and writing."""
     return os.open(path, os.O_RDWR | _BINARY | _NO_FOLLOW)
@@ -122,7 +140,9 @@ def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
     folder, name = os.path.split(path)
     # In the same folder (a rename does not cross file systems), hidden from readers, and not
     # tempfile's 0600, which would shut a research group out of its own runs.
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    unique = f"{os.getpid()}.{os.urandom(4).hex()}"
+    # A part of a long name: the whole and what is added could pass the 255 bytes of a name.
+    temporary = os.path.join(folder, f".{name[:50]}.{unique}.tmp")
     fd = create(temporary)
     try:
         try:

@@ -18,8 +18,8 @@ README_MARK = "<!-- experiment_tracking root -->"
 _MAX_NAME_BYTES = 120
 _BASE32 = "abcdefghijkmnpqrstuvwxyz23456789"
 _FORBIDDEN = set('<>:"/\\|?*')
-_DEVICES = {"con", "prn", "aux", "nul"} | {
-    f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³"
 }
 
 
@@ -181,10 +181,10 @@ def suggest_name(name: str) -> str:
     while "--" in text:
         text = text.replace("--", "-")
     text = text.strip(" .-_")
+    if text.split(".")[0].lower().rstrip() in _DEVICES:
+        text = f"run-{text}"
     text = text.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").rstrip(" .-_")
-    if _why_refused(text):
-        text = f"run-{text}" if text else "run"
-    return text
+    return text or "run"
 
 
 def find_root(root: str | os.PathLike[str] | None = None) -> str:
@@ -198,7 +198,7 @@ def find_root(root: str | os.PathLike[str] | None = None) -> str:
     if given:
         return os.path.abspath(os.path.expanduser(given))
     here = folder = os.getcwd()
-    home = os.path.expanduser("~")
+    home = os.path.realpath(os.path.expanduser("~"))
     while True:
         candidate = os.path.join(folder, "experiments")
         if is_root(candidate):
@@ -256,10 +256,16 @@ def _folders(path: str) -> list[str]:
     """List the sub-folders that are not ours to skip (``_trash``, ``.tmp``)."""
     try:
         with os.scandir(path) as entries:
-            names = [e.name for e in entries if e.name[0] not in "._" and e.is_dir()]
+            return sorted(e.name for e in entries if e.name[0] not in "._" and _is_folder(e))
     except OSError:
         return []
-    return sorted(names)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads back to itself hides nothing but itself.
+        return False
 
 
 def allocate(root: str, project: str, name: str | None = None) -> RunFolder:

@@ -35,14 +35,14 @@ class Writer(NamedTuple):
     def this_process(cls) -> "Writer":
         """Describe this process."""
         return cls(
-            host=_hostname(),
+            host=_cut(_hostname()),
             boot_id=_boot_id(),
             pid=os.getpid(),
             pid_start=process_start(os.getpid()) or 0,
             pid_namespace=_pid_namespace(),
-            slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+            slurm_job_id=_cut(os.environ.get("SLURM_JOB_ID", "")),
             slurm_restart_count=_to_int(os.environ.get("SLURM_RESTART_COUNT")),
-            torchelastic_run_id=os.environ.get("TORCHELASTIC_RUN_ID", ""),
+            torchelastic_run_id=_cut(os.environ.get("TORCHELASTIC_RUN_ID", "")),
         )
 
     def shares_processes_with(self, other: "Writer") -> bool:
@@ -75,10 +75,9 @@ class Heartbeat:
     def beat(self, now: float | None = None) -> None:
         """Overwrite the line. Opened each time, so that network file systems push it out."""
         line = orjson.dumps({**self._writer, "time": time.time() if now is None else now})
-        data = line[: _LENGTH - 1].ljust(_LENGTH - 1) + b"\n"
-        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        fd = io.open_or_create(self.path)
         try:
-            io.pwrite(fd, data, 0)
+            io.pwrite(fd, line.ljust(_LENGTH - 1) + b"\n", 0)
         finally:
             io.close(fd)
 
@@ -87,8 +86,9 @@ def read_heartbeat(path: str) -> tuple[Writer, float] | None:
     """Return who wrote the heartbeat and when (Unix seconds); None where there is none."""
     try:
         value = orjson.loads(io.read(path, 64 * 1024))
-        fields = {name: value[name] for name in Writer._fields}
-        return Writer(**fields), float(value["time"])
+        kinds = Writer.__annotations__
+        fields = {name: kind(value[name]) for name, kind in kinds.items()}
+        return Writer(**fields), 0.0 + value["time"]  # text raises
     except (OSError, ValueError, TypeError, KeyError, DamagedError):
         return None  # Missing, torn or foreign: nobody can be said to be alive.
 
@@ -124,7 +124,23 @@ def is_alive_here(heartbeat_path: str) -> bool | None:
         return False
     if not writer.shares_processes_with(here):
         return None
-    return process_start(writer.pid) == (writer.pid_start or None)
+    start = process_start(writer.pid)
+    if start is None:
+        return None if _is_hidden(writer.pid) else False
+    return writer.pid_start in (0, start)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether a process is there of which ``/proc`` shows us nothing (``hidepid``)."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def silence_s(heartbeat_path: str, now: float | None = None) -> float:
@@ -185,6 +201,11 @@ def _pid_namespace() -> int:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return 0
+
+
+def _cut(text: str) -> str:
+    """Make ``text`` valid and short enough for the heartbeat's fixed length."""
+    return text.encode("utf-8", "backslashreplace")[:64].decode("utf-8", "ignore")
 
 
 def _to_int(text: str | None) -> int:

@@ -3,8 +3,10 @@
 No array package is imported: a scalar of theirs is known by its shape and its ``item()``.
 """
 
+import enum
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiment_tracking.errors import InvalidNameError, InvalidTypeError, InvalidValueError
@@ -20,6 +22,8 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _INT64 = range(-(2**63), 2**63)
 _MAX_DEPTH = 50
 _MAX_REPR = 1000
+# Python may refuse to write, and to read back, integers of more than 640 digits.
+_MAX_INT_BITS = 2000
 # Milliseconds since 1970 pass this in 1973, seconds only in the year 5138.
 _LATEST_TIMESTAMP = 1e11
 
@@ -75,25 +79,21 @@ def to_number(value: Any, name: str) -> Number:
     kind = type(value)
     if kind is float:
         return float(value)
-    if kind is bool:
+    if isinstance(value, int) and int(value) in _INT64:
         return int(value)
-    if kind is int:
-        return int(value) if value in _INT64 else float(value)
-    shape = getattr(value, "shape", ())
-    if shape is not None and tuple(shape) not in ((), (1,)):
-        raise InvalidTypeError(
-            f"Metric {name!r} is an array of shape {tuple(shape)}; a metric is one number. "
-            f"Log {name}.mean(), one name per element, or log_histogram(values, {name!r})."
-        )
-    if isinstance(value, (str, bytes)) or value is None:
+    if isinstance(value, (str, bytes, bytearray, memoryview)) or value is None:
         raise InvalidTypeError(
             f"Metric {name!r} is {value!r:.60}; a metric is one number. "
             "Keep text with log_param, log_text or set_tags."
         )
+    shape = _shape(value)
+    if shape not in _SCALAR_SHAPES:
+        raise InvalidTypeError(
+            f"Metric {name!r} is an array of shape {shape}; a metric is one number. "
+            f"Log {name}.mean(), one name per element, or log_histogram(values, {name!r})."
+        )
     try:
-        if hasattr(value, "item"):
-            return to_number(value.item(), name)
-        return float(value)
+        return to_number(_item(value), name) if hasattr(value, "item") else float(value)
     except InvalidTypeError:
         raise
     except Exception as error:
@@ -103,20 +103,36 @@ def to_number(value: Any, name: str) -> Number:
         ) from error
 
 
+_SCALAR_SHAPES = ((), (1,))
+
+
+def _shape(value: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(value.shape)
+    except Exception:  # No array: without a shape, or with one of another meaning.
+        return ()
+
+
+def _item(array: Any) -> Any:
+    item = array.item()
+    # A longdouble's item is a longdouble again.
+    return float(array) if type(item) is type(array) else item
+
+
 def to_step(step: Any) -> int:
     """Turn a step into an int: anything with ``__index__``, or a whole float, within 64 bits."""
     try:
-        whole = int(step) if isinstance(step, float) and step.is_integer() else step.__index__()
-    except (AttributeError, TypeError, ValueError):
-        item = getattr(step, "item", None)
-        if item is not None and getattr(step, "shape", None) in ((), (1,)):
-            return to_step(item())
+        is_array = hasattr(step, "item") and _shape(step) in _SCALAR_SHAPES
+        plain = _item(step) if is_array else step
+        is_whole = isinstance(plain, float) and plain.is_integer()
+        whole = int(plain) if is_whole else int(operator.index(plain))
+    except Exception:
         raise InvalidTypeError(
             f"step must be a whole number, found {step!r:.60} of type {type(step).__name__}."
         ) from None
     if whole not in _INT64:
         raise InvalidValueError(f"step must fit in 64 bits, found {whole}.")
-    return int(whole)
+    return whole
 
 
 def check_timestamp(timestamp: Any) -> float:
@@ -177,49 +193,63 @@ class _Plain:
             return value
         if kind is str:
             return _clean_text(value)
-        if kind is int or kind is float:
-            return to_stored(value) if kind is float else value
+        if kind is float:
+            return to_stored(value)
+        if kind is int:
+            return value if value.bit_length() <= _MAX_INT_BITS else self._text(value, name)
+        try:
+            return self._container(value, name)
+        except (InvalidValueError, InvalidNameError):
+            raise
+        except Exception:  # It answers our questions with errors; its repr may still do.
+            return self._text(value, name)
+
+    def _container(self, value: Any, name: str) -> Any:
+        if isinstance(value, (type, enum.Enum)):
+            return self._other(value, name)
         if isinstance(value, Mapping):
-            return self._inside(value, name, self._mapping)
+            return self._inside(value, name, lambda: self._mapping(value, name))
         if hasattr(value, "_asdict"):
-            return self._inside(value._asdict(), name, self._mapping)
+            return self._inside(value, name, lambda: self._mapping(value._asdict(), name))
         if isinstance(value, (list, tuple)):
-            return self._inside(value, name, self._sequence)
+            return self._inside(value, name, lambda: self._sequence(value, name))
         if isinstance(value, (set, frozenset)):
-            return self._inside(sorted(value, key=repr), name, self._sequence)
+            return self._inside(value, name, lambda: self._sequence(sorted(value, key=repr), name))
+        if hasattr(value, "__dataclass_fields__"):
+            return self._inside(value, name, lambda: self._mapping(_fields(value), name))
         return self._other(value, name)
 
-    def _inside(self, value: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
+    def _inside(self, value: Any, name: str, convert: Callable[[], Any]) -> Any:
         if id(value) in self.above:
             raise InvalidValueError(f"{name} holds itself; only finite containers can be kept.")
         if len(self.above) >= _MAX_DEPTH:
             raise InvalidValueError(f"{name} is nested deeper than {_MAX_DEPTH}; flatten it.")
         self.above.append(id(value))
         try:
-            return convert(value, name)
+            return convert()
         finally:
             self.above.pop()
 
     def _mapping(self, value: Mapping[Any, Any], name: str) -> dict[str, Any]:
         plain = {}
         for key, item in value.items():
-            text = key if isinstance(key, str) else str(self.convert(key, name))
-            _check_utf8(text, f"A name in {name}")
+            if isinstance(key, str):
+                _check_utf8(key, f"A name in {name}")
+            text = str(self.convert(key, name))
             plain[text] = self.convert(item, f"{name}.{text}")
         return plain
 
-    def _sequence(self, value: Any, name: str) -> list[Any]:
+    def _sequence(self, value: Sequence[Any], name: str) -> list[Any]:
         return [self.convert(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
     def _other(self, value: Any, name: str) -> Any:
-        if isinstance(value, (int, float, str)):  # subclasses, string and int enums among them
-            base = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
-            return self.convert(base(getattr(value, "value", value)), name)
-        if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-            fields = {key: getattr(value, key) for key in value.__dataclass_fields__}
-            return self._inside(fields, name, self._mapping)
-        if hasattr(value, "__members__") is False and hasattr(type(value), "__members__"):
-            return self.convert(value.value, name)  # an Enum's member
+        if isinstance(value, type):
+            return _qualified_name(value)
+        if isinstance(value, enum.Enum):
+            return self.convert(value.value, name)
+        for base, plain in _BASES.items():
+            if isinstance(value, base):  # of a subclass, numpy's float64 among them
+                return self.convert(plain(value), name)
         if hasattr(value, "__fspath__"):
             return self.convert(value.__fspath__(), name)
         if hasattr(value, "isoformat"):
@@ -227,13 +257,13 @@ class _Plain:
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return self._array(value, name)
         if hasattr(value, "__qualname__"):
-            return f"{value.__module__}.{value.__qualname__}"
+            return _qualified_name(value)
         return self._text(value, name)
 
     def _array(self, value: Any, name: str) -> Any:
         shape = tuple(int(size) for size in value.shape)
-        if shape in ((), (1,)):
-            return self.convert(value.item(), name)
+        if shape in _SCALAR_SHAPES:
+            return self.convert(_item(value), name)
         return {"shape": list(shape), "dtype": str(value.dtype)}
 
     def _text(self, value: Any, name: str) -> str:
@@ -243,12 +273,29 @@ class _Plain:
         try:
             text = describe(value)
         except Exception as error:
-            text = f"<{type(value).__name__} whose repr failed: {error}>"
+            text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
         if len(text) > _MAX_REPR:
             if self.on_cut is not None:
                 self.on_cut(name)
             text = text[: _MAX_REPR - 1] + "…"
         return _clean_text(text)
+
+
+_BASES: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__, float: float.__float__, str: str.__str__,
+}  # fmt: skip
+
+
+def _fields(instance: Any) -> dict[str, Any]:
+    import dataclasses  # there already: an instance of one has been made
+
+    names = (field.name for field in dataclasses.fields(instance))
+    return {name: getattr(instance, name) for name in names if hasattr(instance, name)}
+
+
+def _qualified_name(value: Any) -> str:
+    module = getattr(value, "__module__", None)
+    return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
 
 
 def _clean_text(text: str) -> str:

@@ -27,8 +27,11 @@ def load_tree(folder: str | os.PathLike[str]) -> Any:
     OSError
         If a file is missing or cannot be read now.
     """
-    document = read_document(os.path.join(folder, "model.json"))
-    blob = io.read(_weights_path(folder, document), _MAX_WEIGHTS_BYTES)
+    try:
+        document, blob = _read(folder)
+    except FileNotFoundError:
+        # Saved again meanwhile: model.json names other weights now, and the old ones are gone.
+        document, blob = _read(folder)
     if hashlib.sha256(blob).hexdigest() != document.get("sha256"):
         raise DamagedError(
             f"Model in {folder}: {document['weights']} does not have the SHA-256 that model.json "
@@ -39,11 +42,12 @@ def load_tree(folder: str | os.PathLike[str]) -> Any:
     return decode_tree(blob, document.get("structure", {}))
 
 
-def _weights_path(folder: str | os.PathLike[str], document: dict[str, Any]) -> str:
+def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
+    document = read_document(os.path.join(folder, "model.json"))
     name = document.get("weights")
     # A bare name: a foreign model.json must not lead out of its folder.
-    if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
+    if not isinstance(name, str) or name in ("", ".", "..") or set("/\\\0") & set(name):
         raise DamagedError(
             f"Model in {folder}: model.json names {name!r} as weights, expected a file beside it."
         )
-    return os.path.join(folder, name)
+    return document, io.read(os.path.join(folder, name), _MAX_WEIGHTS_BYTES)

@@ -1,6 +1,5 @@
 """What a metric column's name means: which metric, and which number of its summary."""
 
-import difflib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
@@ -68,6 +67,8 @@ def find_metric(name: str, names: Collection[str]) -> str:
 
 def near(name: str, names: Collection[str]) -> str:
     """Say in one sentence which names are near ``name``, or which there are."""
+    import difflib  # only a mistake needs it
+
     close = difflib.get_close_matches(name, list(names), n=5, cutoff=0.5)
     if close:
         return f"Near: {', '.join(close)}."

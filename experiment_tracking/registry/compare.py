@@ -113,7 +113,8 @@ def _where_equal(names: Sequence[str], longer: Sequence[str]) -> list[str]:
 
 def _metric_columns(runs: RunSet, wanted: Iterable[str] | None) -> dict[str, list[Any]]:
     names = runs.metric_names()
-    return {asked: _metric_values(runs, asked, names) for asked in wanted or names}
+    asked = names if wanted is None else wanted
+    return {column: _metric_values(runs, column, names) for column in asked}
 
 
 def _metric_values(runs: RunSet, asked: str, names: list[str]) -> list[float]:

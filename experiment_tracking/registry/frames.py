@@ -97,7 +97,9 @@ def history_frame(
     if ranks == "all":
         table["rank"] = [str(row["rank"]) for row in rows]
     for stored, shown in wanted.items():
-        table[shown] = to_floats([row.get(stored) for row in rows])
+        # A metric called "time" keeps its stored name here: the column has a meaning of its own.
+        name = stored if shown in RESERVED else shown
+        table[name] = to_floats([row.get(stored) for row in rows])
     frame = pd.DataFrame(table)
     return frame if ranks != "mean" else frame.groupby("step", as_index=False).mean()
 

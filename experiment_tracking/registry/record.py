@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import (
@@ -18,15 +17,19 @@ from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.history import HistoryReader, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import FINAL, status_of
-from experiment_tracking.folder.values import from_stored, shown_name
+from experiment_tracking.folder.values import from_stored, shown_name, stored_name
 from experiment_tracking.registry.columns import find_column, near
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from experiment_tracking.scientific import ConfigView, ExperimentConfig
 
-_CLOSING_BYTES = 3  # "\n]\n" behind the last row of a history
+CLOSING_BYTES = 3
+"""Length of the closing bracket behind the last row of a history."""
+
 _DICT = frozenset((dict,))
 _OBJECT = (frozenset((dict, type(None))), "an object")
 _LIST = (frozenset((list, type(None))), "a list")
@@ -85,8 +88,10 @@ class RunRecord:
     # ------------------------------------------------------------------ who it is
 
     @property
-    def path(self) -> Path:
+    def path(self) -> "Path":
         """Folder of the run, absolute."""
+        from pathlib import Path
+
         return Path(self.folder.path)
 
     @property
@@ -218,6 +223,11 @@ class RunRecord:
         digest.update(rows)
         return digest.to_dict()
 
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of its metrics, in the order they were first logged."""
+        return [shown_name(name) for name in self.stored_metrics]
+
     @cached_property
     def artifacts(self) -> list[dict[str, Any]]:
         """Every logged file: path, kind, size, sha256, step. Reads ``artifacts.json``."""
@@ -244,7 +254,7 @@ class RunRecord:
         InvalidValueError
             For the best of a metric without a goal.
         """
-        metric, number = find_column(column, self.metrics)
+        metric, number = find_column(column, self.metric_names)
         return self.number(metric, number)
 
     def number(self, metric: str, number: str) -> float | None:
@@ -255,13 +265,18 @@ class RunRecord:
         InvalidValueError
             For the best of a metric without a goal.
         """
-        summary = self.metrics.get(metric, {})
-        if number.startswith("best") and summary and "goal" not in summary:
+        kept = self.stored_metrics.get(stored_name(metric), {})
+        if number.startswith("best") and kept and "goal" not in kept:
             raise InvalidValueError(
                 f"Metric {metric!r} of {self.key} has no goal, so it has no best value. Use "
                 f"'{metric}:min' or '{metric}:max', or define_metric({metric!r}, goal=...)."
             )
-        return summary.get(number)
+        return from_stored(kept.get(number))
+
+    def goal(self, metric: str) -> str | None:
+        """Return ``"minimize"``, ``"maximize"``, or None for a metric without goal."""
+        goal = self.stored_metrics.get(stored_name(metric), {}).get("goal")
+        return goal if isinstance(goal, str) else None
 
     def history(
         self,
@@ -270,6 +285,9 @@ class RunRecord:
         ranks: int | str = 0,
     ) -> "pd.DataFrame":
         """Read the rows as a table: ``step``, ``time`` (Unix seconds), a column per metric.
+
+        A metric that is itself called ``time``, ``attempt`` or ``rank`` has the column
+        ``metric:time`` here.
 
         Parameters
         ----------
@@ -361,8 +379,9 @@ def digested_bytes(summary: Mapping[str, Any]) -> int | None:
     """Return how far into the history the summary reaches; None if to the end for sure."""
     history = summary.get("history") or {}
     digested, size = history.get("digested_bytes"), history.get("bytes")
-    digested = digested if type(digested) is int and digested > 0 else 0
-    whole = type(size) is int and digested + _CLOSING_BYTES >= size
+    if type(digested) is not int or digested < 0:
+        return 0
+    whole = type(size) is int and digested + CLOSING_BYTES >= size
     return None if whole and summary.get("status") in FINAL else digested
 
 

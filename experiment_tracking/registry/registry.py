@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.errors import DamagedError, InvalidTypeError, RunNotFoundError
 from experiment_tracking.folder import layout
-from experiment_tracking.folder.history import HistoryReader
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
 from experiment_tracking.registry.compare import Comparison, diff
@@ -26,6 +25,7 @@ Key = Any
 
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _SHORTEST_ID = 4
+_EMPTY_BYTES = 4  # of a history without rows
 
 
 class ExperimentRegistry:
@@ -263,7 +263,8 @@ class ExperimentRegistry:
         try:
             return RunRecord(path)
         except FileNotFoundError:
-            if HistoryReader(RunFolder(path).history()).rows():
+            # A run that is just being opened, or was killed then, has no summary and no rows.
+            if _has_rows(path):
                 self.problems.append(Problem(path, "has rows but no summary.json"))
         except (DamagedError, OSError) as error:
             self.problems.append(Problem(path, str(error)))
@@ -314,6 +315,13 @@ class ExperimentRegistry:
         if isinstance(keys, (str, os.PathLike, RunRecord)) or hasattr(keys, "path"):
             keys = [keys]
         return RunSet([self.get(key) for key in keys], self.problems)
+
+
+def _has_rows(path: str) -> bool:
+    try:
+        return os.path.getsize(RunFolder(path).history()) > _EMPTY_BYTES
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

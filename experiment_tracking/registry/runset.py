@@ -15,7 +15,7 @@ from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.registry.columns import find_metric
 from experiment_tracking.registry.frames import column_values
 from experiment_tracking.registry.record import Problem, RunRecord
-from experiment_tracking.registry.table import RunTable, flat, note
+from experiment_tracking.registry.table import RunTable, flat, note, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,9 +92,7 @@ class RunSet(Sequence[RunRecord]):
             and ``tags.x``. What a run does not have is NaN or None.
         """
         if columns is not None:
-            import pandas as pd
-
-            return pd.DataFrame({name: column_values(self, name) for name in columns})
+            return to_frame({name: column_values(self, name) for name in columns})
         table = RunTable(self.problems)
         for record in self._records:
             table.add(record)
@@ -152,7 +150,7 @@ class RunSet(Sequence[RunRecord]):
         return pick(ranked, key=lambda pair: pair[0])[1]
 
     def _side(self, metric: str) -> str:
-        goals = {one[metric].get("goal") for one in self.metrics() if metric in one} - {None}
+        goals = set(self.each(lambda record: record.goal(metric), None)) - {None}
         if len(goals) != 1:
             raise InvalidValueError(
                 f"Metric {metric!r} has {'several goals' if goals else 'no goal'}. "
@@ -162,7 +160,8 @@ class RunSet(Sequence[RunRecord]):
 
     def metric_names(self) -> list[str]:
         """Names of all metrics that any of the runs has, in the order they are met."""
-        return list(dict.fromkeys(name for metrics in self.metrics() for name in metrics))
+        each: list[list[str]] = self.each(lambda record: record.metric_names, [])
+        return list(dict.fromkeys(name for names in each for name in names))
 
     def metrics(self) -> list[dict[str, dict[str, Any]]]:
         """Return the metrics' summaries of each run; see :attr:`RunRecord.metrics`."""

@@ -1,0 +1,341 @@
+"""What can be logged: the ``log_`` methods that a run and a tracker both offer.
+
+Tags, params, statuses and file names take the form in which they are kept here too.
+"""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from experiment_tracking.errors import InvalidNameError, InvalidTypeError, InvalidValueError
+from experiment_tracking.folder import layout, values
+from experiment_tracking.folder.documents import encode
+from experiment_tracking.notices import notice
+
+if TYPE_CHECKING:
+    # Loaded when first used: neither pathlib nor a run's machinery is needed to import a tracker.
+    from pathlib import Path
+
+    from experiment_tracking.run import Run
+
+_STATUS_WORDS = {
+    "finished": "finished", "completed": "finished", "complete": "finished", "success": "finished",
+    "succeeded": "finished", "ok": "finished", "done": "finished",
+    "failed": "failed", "fail": "failed", "error": "failed", "crashed": "failed",
+    "killed": "killed", "interrupted": "killed", "cancelled": "killed", "canceled": "killed",
+}  # fmt: skip
+
+
+_GOAL_WORDS = {
+    "minimize": "minimize", "minimise": "minimize", "min": "minimize",
+    "maximize": "maximize", "maximise": "maximize", "max": "maximize",
+}  # fmt: skip
+
+
+class PhysicsMetrics(Protocol):
+    """What ``log_physics_metrics`` takes: the dataclasses of ``experiment_tracking.scientific``."""
+
+    def to_dict(self, prefix: str | None = None) -> Mapping[str, Any]:
+        """Return flat, prefixed names and values."""
+
+
+class Logs(ABC):
+    """The ``log_`` methods, as a run and a tracker both offer them."""
+
+    @abstractmethod
+    def _run(self) -> "Run":
+        """Return the run that is logged to."""
+
+    def log_param(self, name: str, value: Any) -> None:
+        """Keep one hyperparameter; see :meth:`log_params`."""
+        self.log_params({name: value})
+
+    def log_params(self, params: Any) -> None:
+        """Keep hyperparameters, nested as given.
+
+        Parameters
+        ----------
+        params
+            A mapping, dataclass (:class:`~experiment_tracking.ExperimentConfig`), ``Namespace``
+            of argparse, or anything with ``to_dict()``. Paths, enums, dtypes, callables, sets and
+            scalars of array packages take a plain form; arrays become shape and dtype.
+
+        Raises
+        ------
+        InvalidValueError, InvalidNameError
+            For containers that hold themselves or are nested deeper than 50, and for names
+            that are not text. Nothing is kept then.
+
+        Notes
+        -----
+        Replaces ``params.json`` before it returns (0.15 ms). A name that had another value is
+        replaced, and the old value goes to ``amendments/``.
+        """
+        self._run()._log_params(params)
+
+    def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
+        """Log one number; see :meth:`log_metrics`."""
+        self.log_metrics({name: value}, step)
+
+    def log_metrics(
+        self, metrics: Mapping[str, Any], step: int | None = None, timestamp: float | None = None
+    ) -> None:
+        """Log one row of numbers.
+
+        When this returns, the row survives the death of the process. About 2 µs.
+
+        Parameters
+        ----------
+        metrics
+            Names to numbers: Python, numpy, torch or jax scalars of shape ``()`` or ``(1,)``.
+            NaN and infinities are kept. ``/`` in a name groups.
+        step
+            Any whole number; may repeat or go back. By default the last step + 1, or the entry
+            ``step`` of ``metrics``.
+        timestamp
+            Unix seconds, by default now.
+
+        Raises
+        ------
+        InvalidTypeError, InvalidValueError, InvalidNameError
+            For what is no number, no whole step, no name, or milliseconds.
+        RunEndedError
+            After the end of the run.
+        """
+        self._run().log_metrics(metrics, step, timestamp)
+
+    def log_physics_metrics(
+        self, metrics: PhysicsMetrics, step: int | None = None, prefix: str | None = None
+    ) -> None:
+        """Log one of the physics dataclasses as a row with names such as ``pinn/pde_residual``.
+
+        ``prefix="val"`` puts ``val/`` in the place of the domain's own prefix.
+        """
+        if not hasattr(metrics, "to_dict"):
+            raise InvalidTypeError(
+                f"log_physics_metrics takes PINNMetrics, NeuralOperatorMetrics, L2OMetrics or "
+                f"NeuralDFTMetrics, found {type(metrics).__name__}. Log a mapping with log_metrics."
+            )
+        self._run().log_metrics(metrics.to_dict(prefix), step)
+
+    def log_model(
+        self,
+        model: Any,
+        artifact_path: str = "model",
+        metadata: Mapping[str, Any] | None = None,
+        save_optimizer_state: bool = False,
+        *,
+        step: int | None = None,
+    ) -> "Path":
+        """Keep weights: a mapping or nested tree of arrays, such as a ``state_dict()``.
+
+        Parameters
+        ----------
+        model
+            Mappings, lists and tuples of numpy, torch or jax arrays and plain values.
+        artifact_path
+            Name of the model in the run; saved again, it replaces the former.
+        metadata
+            Plain values kept beside it.
+        save_optimizer_state
+            Not available for trees: put the optimizer's state into the tree.
+
+        Raises
+        ------
+        InvalidTypeError
+            For live models of a framework, which this version does not save.
+
+        Notes
+        -----
+        Writes ``models/<artifact_path>/weights-000001.safetensors``, then ``model.json``, which
+        names it with size and sha256 and is what readers go by. No pickle anywhere.
+        """
+        return self._run()._log_model(model, artifact_path, metadata, save_optimizer_state, step)
+
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        artifact_type: str | None = None,
+        description: str | None = None,
+        *,
+        name: str | None = None,
+        step: int | None = None,
+    ) -> "Path":
+        """Copy a file or a folder into ``artifacts/`` with its sha256; return where it is.
+
+        Parameters
+        ----------
+        path
+            File or folder. In a folder, links to files within it become files, links to folders
+            within it are left out, and links that lead out of it are refused.
+        artifact_type, description
+            Free text, listed in ``artifacts.json``.
+        name
+            Path below ``artifacts/``, by default the file's own name. Logged again under the
+            same name, a file is replaced.
+        """
+        return self._run()._log_artifact(path, artifact_type, description, name, step)
+
+    def log_figure(self, figure: Any, name: str, step: int | None = None) -> "Path":
+        """Keep a figure in ``figures/``: matplotlib or anything with ``savefig`` as PNG, Plotly
+        as HTML. With a step the name carries it; ``/`` in the name makes folders.
+        """  # noqa: D205
+        from experiment_tracking.formats.figures import encode_figure
+
+        data, suffix = encode_figure(figure)
+        return self._run()._save_picture(data, suffix, "figure", name, step)
+
+    def log_image(self, image: Any, name: str, step: int | None = None) -> "Path":
+        """Keep an image in ``figures/`` as PNG.
+
+        Takes Pillow images and arrays of shape (H, W), (H, W, 1|3|4) or (1|3|4, H, W): uint8,
+        or floats within 0 and 1.
+        """
+        from experiment_tracking.formats.images import encode_image
+
+        data, suffix = encode_image(image)
+        return self._run()._save_picture(data, suffix, "image", name, step)
+
+    def log_table(self, table: Any, name: str, step: int | None = None) -> "Path":
+        """Keep a table in ``artifacts/``: a DataFrame, a sequence of mappings or a mapping of
+        columns. CSV, or JSON where the name ends in ``.json``.
+        """  # noqa: D205
+        from experiment_tracking.formats.tables import encode_table
+
+        stem = check_file_name(name).removesuffix(".json").removesuffix(".csv")
+        data, suffix = encode_table(table, "json" if name.endswith(".json") else "csv")
+        return self._run()._save_value(data, suffix, "table", stem, step)
+
+    def log_text(self, text: str, name: str, step: int | None = None) -> "Path":
+        """Keep a text in ``artifacts/`` as UTF-8; it shows in TensorBoard as well."""
+        if not isinstance(text, str):
+            raise InvalidTypeError(f"log_text takes text, found {type(text).__name__}.")
+        stem, suffix = os.path.splitext(check_file_name(name))
+        data = text.encode("utf-8", "backslashreplace")
+        run = self._run()
+        path = run._save_value(data, suffix or ".txt", "text", stem, step)
+        run._show("log_text", data.decode(), stem, step)
+        return path
+
+    def log_dict(self, value: Mapping[str, Any], name: str, step: int | None = None) -> "Path":
+        """Keep a mapping in ``artifacts/`` as JSON; values take the plain forms of params."""
+        stem = check_file_name(name).removesuffix(".json")
+        data = encode(values.to_plain(value, name))
+        return self._run()._save_value(data, ".json", "dict", stem, step)
+
+    def log_histogram(
+        self, data: Any, name: str, step: int | None = None, *, bins: int = 64
+    ) -> "Path":
+        """Keep the distribution of an array's values: counts and edges as JSON in
+        ``artifacts/``, and a histogram in TensorBoard.
+        """  # noqa: D205
+        from experiment_tracking.formats.histograms import encode_histogram
+
+        histogram = encode_histogram(data, bins)
+        run = self._run()
+        path = run._save_value(encode(histogram), ".json", "histogram", name, step)
+        run._show("log_histogram", histogram, name, step)
+        return path
+
+    def set_tags(self, tags: Mapping[str, Any] | Iterable[str] | str) -> None:
+        """Set tags: a mapping of text to text, or words. Other tags stay.
+
+        Replaces ``summary.json`` before it returns (0.15 ms).
+        """
+        self._run()._set_tags(to_tags(tags))
+
+    def remove_tags(self, *names: str) -> None:
+        """Remove tags; those that are not there are passed over."""
+        self._run()._remove_tags(names)
+
+    def define_metric(self, name: str, goal: str | None = None) -> None:
+        """Say whether less (``"minimize"``) or more (``"maximize"``) of a metric is better.
+
+        None takes away the goal that the metric's name would suggest.
+        """
+        word = _GOAL_WORDS.get(goal.lower()) if isinstance(goal, str) else None
+        if goal is not None and word is None:
+            raise InvalidValueError(
+                f"Metric {name!r}: goal must be 'minimize', 'maximize' or None, found {goal!r}."
+            )
+        self._run()._define_metric(values.stored_name(values.check_metric_name(name)), word)
+
+
+def to_status(status: object) -> str:
+    """Turn a word for how a run ended into ours; an unknown one is finished, with a warning."""
+    word = str(getattr(status, "value", status)).lower()
+    if word not in _STATUS_WORDS:
+        notice(f"status {status!r} is not known; the run counts as finished. Known: FINISHED, "
+               "FAILED, KILLED.")  # fmt: skip
+    return _STATUS_WORDS.get(word, "finished")
+
+
+def to_tags(tags: Mapping[str, Any] | Iterable[str] | str | None) -> dict[str, str]:
+    """Turn words or a mapping into the mapping of text to text that is kept."""
+    if tags is None:
+        return {}
+    if isinstance(tags, str):
+        tags = [tags]
+    if not isinstance(tags, Mapping):
+        tags = _from_words(tags)
+    plain = values.to_plain(tags, "tags")
+    return {
+        key: value if isinstance(value, str) else _tag_text(value) for key, value in plain.items()
+    }
+
+
+def _from_words(words: Any) -> dict[str, str]:
+    try:
+        return dict.fromkeys(words, "")
+    except TypeError:
+        raise InvalidTypeError(
+            f"Tags must be a mapping, a word or several words, found {words!r:.60}. "
+            "Write set_tags({'model': 'resnet'}) or set_tags(['baseline'])."
+        ) from None
+
+
+def _tag_text(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def to_text(value: Any, name: str) -> str:
+    """Return a text as it can be written; half surrogate pairs are spelled out."""
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"{name} must be text, found {value!r:.60}. Write {str(value)!r}.")
+    return str(values.to_plain(value, name))
+
+
+def to_params(params: Any) -> dict[str, Any]:
+    """Turn what people keep hyperparameters in into a plain mapping."""
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) and not hasattr(params, "__dataclass_fields__"):
+        if hasattr(params, "to_dict"):
+            params = params.to_dict()
+        elif hasattr(params, "__dict__") and not callable(params):
+            params = vars(params)
+    plain = values.to_plain(params, "params", _note_cut)
+    if not isinstance(plain, dict):
+        raise InvalidTypeError(
+            f"Params must be a mapping, dataclass or Namespace, found {type(params).__name__}. "
+            "Write log_params({'lr': 0.1})."
+        )
+    return plain
+
+
+def _note_cut(name: str) -> None:
+    notice(f"{name} has a repr of over 1,000 characters; it was cut. Log it as an artifact.")
+
+
+def _parts(name: str) -> list[str]:
+    """Split a name that may hold ``/`` and check each part as a file's name."""
+    if not isinstance(name, str) or not name:
+        raise InvalidNameError(f"A file's name must be text, found {name!r}. Write 'confusion'.")
+    return [layout.check_name(part, f"The part of {name!r}") for part in name.split("/")]
+
+
+def check_file_name(name: str) -> str:
+    """Return the name of a file of a run, which may hold ``/``, if every part of it will do."""
+    return "/".join(_parts(name))
