@@ -22,8 +22,9 @@ def encode(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=_LAYOUT)
     except TypeError:
-        # orjson stops at 64 bits; a seed may be longer.
-        return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        # orjson stops at 64 bits; a seed may be longer. It would even read one, as a float, so a
+        # space in front tells our reader not to use it. To everybody else that means nothing.
+        return f" {json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
 def read_document(path: str) -> dict[str, Any]:
@@ -37,16 +38,16 @@ def read_document(path: str) -> dict[str, Any]:
         If it is missing or cannot be read now.
     """
     data = io.read(path, MAX_BYTES)
-    try:
-        value = orjson.loads(data)
-    except ValueError:
-        value = _parse_slowly(path, data)
+    value = _parse(path, data)
     if type(value) is not dict:
         raise DamagedError(f"{path} holds {type(value).__name__}, expected a JSON object.")
     return value
 
 
-def _parse_slowly(path: str, data: bytes) -> Any:
+def _parse(path: str, data: bytes) -> Any:
+    if not data.startswith(b" "):
+        with contextlib.suppress(ValueError):
+            return orjson.loads(data)
     try:
         # Takes what orjson does not, such as NaN written by other programs.
         return json.loads(data)

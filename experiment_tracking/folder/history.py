@@ -337,28 +337,27 @@ class HistoryReader:
         DamagedError
             If it is a link, a pipe or a device.
         """
-        try:
-            data = io.read(self.path, self.limit_bytes, offset)
-        except (FileNotFoundError, NotADirectoryError):
-            return Rows([], offset, 0, False)
-        rows, length, damaged, torn = parse(data)
+        rows, length, damaged, torn = parse(self._data(offset))
         return Rows(rows, offset + length if rows else offset, damaged, torn)
 
-    def rows(self) -> list[Row]:
-        """Return all whole rows."""
-        return self.since().rows
+    def rows(self, until: int | None = None) -> list[Row]:
+        """Return all whole rows, or those up to the offset ``until``, the end of one of them."""
+        return parse(self._data()[:until])[0]
 
     def whole_rows(self) -> tuple[list[bytes], int]:
         """Return the bytes of each whole row, and the last row's step (-1 without rows)."""
-        try:
-            data = io.read(self.path, self.limit_bytes)
-        except (FileNotFoundError, NotADirectoryError):
-            return [], -1
+        data = self._data()
         rows = parse(data)[0]
         lines = [data[start:end] for row, start, end in _scan(data) if row is not None]
         if len(lines) < len(rows):  # Laid out anew by an editor or jq: not a row a line.
             lines = [orjson.dumps(row) for row in rows]
         return lines, rows[-1]["step"] if rows else -1
+
+    def _data(self, offset: int = 0) -> bytes:
+        try:
+            return io.read(self.path, self.limit_bytes, offset)
+        except (FileNotFoundError, NotADirectoryError):
+            return b""
 
 
 def parse(data: bytes) -> tuple[list[Row], int, int, bool]:

@@ -56,8 +56,7 @@ def check_metric_name(name: object) -> str:
     """Return ``name`` if a metric may bear it: any text but the empty one."""
     if not isinstance(name, str):
         raise InvalidNameError(
-            f"A metric's name must be text, found {name!r} of type {type(name).__name__}. "
-            f"Write {str(name)!r}."
+            f"A metric's name must be text, found {_described(name)}. Write for example 'loss'."
         )
     if not name.strip():
         raise InvalidNameError(f"A metric needs a name, found {name!r}. Write for example 'loss'.")
@@ -116,7 +115,14 @@ def _shape(value: Any) -> tuple[Any, ...]:
 def _item(array: Any) -> Any:
     item = array.item()
     # A longdouble's item is a longdouble again.
-    return float(array) if type(item) is type(array) else item
+    return float(array) if hasattr(item, "item") else item
+
+
+def _described(value: Any) -> str:
+    try:
+        return f"{value!r:.60} of type {type(value).__name__}"
+    except Exception:
+        return f"an object of type {type(value).__name__}"
 
 
 def to_step(step: Any) -> int:
@@ -127,9 +133,7 @@ def to_step(step: Any) -> int:
         is_whole = isinstance(plain, float) and plain.is_integer()
         whole = int(plain) if is_whole else int(operator.index(plain))
     except Exception:
-        raise InvalidTypeError(
-            f"step must be a whole number, found {step!r:.60} of type {type(step).__name__}."
-        ) from None
+        raise InvalidTypeError(f"step must be a whole number, found {_described(step)}.") from None
     if whole not in _INT64:
         raise InvalidValueError(f"step must fit in 64 bits, found {whole}.")
     return whole
@@ -267,9 +271,10 @@ class _Plain:
         return {"shape": list(shape), "dtype": str(value.dtype)}
 
     def _text(self, value: Any, name: str) -> str:
-        # numpy.dtype, torch.dtype and torch.device have no common mark but say well what they
-        # are through str; for everything else repr is the fuller form.
-        describe = str if type(value).__name__.lower().endswith(("dtype", "device")) else repr
+        # dtypes and devices of array packages have no common mark but say well what they are
+        # through str; for everything else repr is the fuller form.
+        kind = type(value).__name__.lower()
+        describe = str if "dtype" in kind or kind.endswith("device") else repr
         try:
             text = describe(value)
         except Exception as error:

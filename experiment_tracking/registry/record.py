@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import (
@@ -216,11 +216,13 @@ class RunRecord:
         if offset is None:
             return kept
         reader = HistoryReader(self.folder.history())
-        rows = reader.since(offset).rows
-        if not rows:
+        seen = reader.since(offset)
+        if not seen.rows:
             return kept
-        digest = Digest(reader.rows, kept if offset else None, self.summary.get("goals"))
-        digest.update(rows)
+        # Only what was seen: a live run has more rows by the time they are read again.
+        reread = partial(reader.rows, seen.offset)
+        digest = Digest(reread, kept if offset else None, self.summary.get("goals"))
+        digest.update(seen.rows)
         return digest.to_dict()
 
     @property

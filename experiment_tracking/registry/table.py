@@ -96,6 +96,7 @@ class RunTable:
             if (
                 summary["format"] != FORMAT
                 or summary["status"] not in FINAL
+                or type(summary["created_at"]) is not str
                 or history["digested_bytes"] + CLOSING_BYTES < history["bytes"]
             ):
                 return False
@@ -135,11 +136,14 @@ class RunTable:
         tags: Mapping[str, Any],
     ) -> None:
         names = [*params, None, *metrics, None, *tags]
+        cells = (*run, *params.values(), *tags.values())
         group = self._group
         if names != group.names:  # mostly they are those of the run before
-            group = self._group = self._groups.setdefault(tuple(names), _Group(names))
-        cells = (*run, *params.values(), *tags.values())
-        group.numbers.fromlist(last)  # takes all or, with an error, nothing
+            group = self._groups.get(tuple(names)) or _Group(names)
+        group.numbers.fromlist(last)  # first: it takes all or, with an error, nothing
+        if not group.places:
+            self._groups[tuple(names)] = group
+        self._group = group
         group.cells += cells
         group.places.append(self._length)
         self._length += 1

@@ -153,12 +153,15 @@ def test_a_terminal_line_is_never_wider_than_the_terminal(in_terminal, columns):
 
 
 def test_a_narrow_terminal_is_told_what_it_does_not_see(in_terminal):
-    assert "no room for duration" in in_terminal("ls", columns=60)[1]
+    notice = in_terminal("ls", columns=60)[1].splitlines()[-1]
+    assert notice.startswith("experiments: no room for")
+    assert "duration" in notice
     assert "no room" not in in_terminal("ls", columns=200)[1]
 
 
 def test_wide_names_keep_the_columns_straight(in_terminal):
     shown = SGR.sub("", in_terminal("ls", columns=200)[1])
+    # One character more stands for the second cell.
     lines = [line.replace("波", "波.") for line in shown.splitlines()]
     assert len({line.index(word) for line in lines for word in ("finished", "failed", "status")
                 if word in line}) == 1  # fmt: skip

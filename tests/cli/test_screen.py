@@ -39,7 +39,7 @@ def test_json_has_non_finite_numbers_as_text(capsys):
 
 
 def test_json_keeps_control_characters_from_the_terminal_and_reads_back(capsys):
-    value = {"a\x9b": "\x1b[31m\x7f\u202e\U000e0001é日"}
+    value = {"a\x9b": "\x1b[31m\x7f\x85\u2028\u202e\U000e0001é日"}
     json_out(value)
     out = capsys.readouterr().out
     assert out.replace("\n", "").isprintable()

@@ -1,0 +1,115 @@
+import math
+
+import pandas as pd
+import pytest
+
+from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.registry.runset import RunSet
+
+
+@pytest.fixture
+def runs(track, registry):
+    track("a", params={"lr": 0.3, "opt": "sgd"}, rows=[{"val/loss": 3.0}, {"val/loss": 2.0}])
+    track("b", params={"lr": 0.1, "opt": 4}, rows=[{"val/loss": math.nan}], tags=["x"])
+    track("c", params={"lr": 0.2}, rows=[{"val/loss": 1.0, "acc": 0.5}], status="FAILED")
+    track("d", "waves")
+    return registry.list_experiments()
+
+
+def test_a_run_set_is_a_sequence(runs):
+    assert (len(runs), runs[0].name, runs[-1].name) == (4, "a", "d")
+    assert isinstance(runs[1:3], RunSet)
+    assert runs[1:3].names == ["b", "c"]
+    assert (runs[:1] + runs[2:3]).names == ["a", "c"]
+    assert [record.name for record in runs] == runs.names
+    assert runs[2] in runs
+    assert repr(runs) == "<RunSet of 4 runs: a, b, c, d>"
+    assert repr(runs[:0]) == "<RunSet of no runs>"
+    with pytest.raises(IndexError):
+        runs[4]
+
+
+def test_limit_keeps_the_first(runs):
+    assert runs.limit(2).names == ["a", "b"]
+    assert runs.limit(None).names == runs.limit(99).names == runs.names
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("-created_at", "dcba"),
+        ("name", "abcd"),
+        ("status", "cabd"),
+        ("params.lr", "bcad"),
+        ("lr", "bcad"),
+        ("-lr", "acbd"),
+        ("metrics.val/loss", "cabd"),
+        ("-metrics.val/loss", "acbd"),
+        ("val/loss:max", "cabd"),
+        ("best_val/loss", "cabd"),
+        ("opt", "bacd"),
+        ("tags.x", "bacd"),
+    ],
+)
+def test_runs_are_ordered_by_any_column_and_those_without_a_value_come_last(runs, column, names):
+    assert "".join(runs.order_by(column).names) == names
+
+
+def test_a_column_that_no_run_has_shows_near_ones(runs):
+    with pytest.raises(InvalidValueError, match=r"'val/los'.*Near: val/loss"):
+        runs.order_by("val/los")
+    with pytest.raises(InvalidValueError, match="Near: created_at"):
+        runs.order_by("create_at")
+    with pytest.raises(InvalidValueError, match="There are: lr, opt"):
+        runs.order_by("params.z")
+
+
+def test_a_name_that_is_both_param_and_metric_must_say_which(track, registry):
+    track("a", params={"lr": 1}, rows=[{"lr": 0.5}])
+    runs = registry.list_experiments()
+    with pytest.raises(InvalidValueError, match=r"params\.lr or metrics\.lr"):
+        runs.order_by("lr")
+    assert runs.to_frame(["params.lr", "metrics.lr"]).values.tolist() == [[1, 0.5]]
+
+
+def test_an_empty_set_can_be_asked_everything(registry):
+    runs = registry.list_experiments()
+    assert runs.order_by("anything").names == []
+    frame = runs.to_frame()
+    assert list(frame) == ["name", "project", "status", "created_at", "duration_s", "id"]
+    assert len(frame) == 0
+
+
+def test_the_table_has_run_columns_then_params_metrics_and_tags(runs):
+    frame = runs.to_frame()
+    assert list(frame) == [
+        "name", "project", "status", "created_at", "duration_s", "id",
+        "params.lr", "params.opt", "metrics.val/loss", "metrics.acc", "tags.x",
+    ]  # fmt: skip
+    assert frame.index.tolist() == [0, 1, 2, 3]
+    assert str(frame["created_at"].dt.tz) == "UTC"
+    assert frame["created_at"].is_monotonic_increasing
+    assert frame["duration_s"].dtype == frame["metrics.acc"].dtype == float
+    assert frame["params.lr"].tolist()[:3] == [0.3, 0.1, 0.2]
+    assert frame["metrics.val/loss"].isna().tolist() == [False, True, False, True]
+    assert frame["status"].tolist() == ["finished", "finished", "failed", "finished"]
+
+
+def test_chosen_columns_come_in_the_order_asked(runs):
+    frame = runs.to_frame(["opt", "created_at", "val/loss:min", "group"])
+    assert list(frame) == ["opt", "created_at", "val/loss:min", "group"]
+    assert isinstance(frame["created_at"].dtype, pd.DatetimeTZDtype)
+    assert frame["val/loss:min"].tolist()[0] == 2.0
+    with pytest.raises(InvalidValueError):
+        runs.to_frame(["colour"])
+
+
+def test_a_file_that_becomes_unreadable_later_is_noted_once(track, registry, damage):
+    run = track("a", params={"lr": 1})
+    track("b", params={"lr": 2})
+    runs = registry.list_experiments()
+    damage(run, "{", "params.json")
+    assert runs.flat_params() == [{}, {"lr": 2}]
+    assert runs.order_by("lr").names == ["b", "a"]
+    assert [problem.path for problem in runs.problems] == [str(run.path)]
+    assert registry.problems == runs.problems
