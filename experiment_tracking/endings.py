@@ -49,6 +49,7 @@ class _Process:
         self.runs: weakref.WeakSet[Any] = weakref.WeakSet()
         self.ending: Ending | None = None
         self.cell_hook_installed = False
+        self.signal_masks: dict[int, set[int]] = {}
 
 
 _process = _Process()
@@ -108,7 +109,9 @@ def _install() -> None:
     _chain_excepthook()
     _chain_thread_excepthook()
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_let_sigterm_in, after_in_child=_in_child
+        )
 
 
 def before_executors_stop(hook: Callable[[], None]) -> None:
@@ -173,10 +176,20 @@ def _chain_thread_excepthook() -> None:
 
 
 def _watch_terminations() -> None:
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _in_a_pool():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _in_a_pool() -> bool:
+    """Tell whether multiprocessing started this process.
+
+    It ends its workers by SIGTERM and waits for them; one that has a handler misses a signal
+    that comes right before it waits for a task, and then both wait for ever.
+    """
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and module.parent_process() is not None
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -191,12 +204,27 @@ def _give_sigterm_back() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _before_fork() -> None:
+    # A child forgets the signals that it gets before it has settled; with the default action
+    # they kill, with a handler like ours they would be lost, and Pool.terminate waits for ever.
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        _process.signal_masks[threading.get_ident()] = set(mask)
+
+
+def _let_sigterm_in() -> None:
+    mask = _process.signal_masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _in_child() -> None:
     _process.open.clear()
     _process.ending = None
-    _give_sigterm_back()  # Pool.terminate and the like expect the default.
     for run in list(_process.runs):
         run.continue_in_child()
+    _give_sigterm_back()
+    _let_sigterm_in()
 
 
 def interactive() -> bool:

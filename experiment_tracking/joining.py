@@ -39,6 +39,8 @@ class JoinedWriter:
         self.summary = Document(None, documents["summary"])
         self.params = Document(None, documents["params"])
         self._history: HistoryWriter | None = None
+        self._opening = threading.RLock()
+        self._lost_rows = 0
         self._told = False
 
     def append(
@@ -50,9 +52,22 @@ class JoinedWriter:
                 f"Process {self.rank} has left run {self.folder.name!r}; nothing more can be "
                 "logged through it. Join the run again."
             )
-        if self._history is None:
-            self._history = self._open()
-        self._history.append(values, step, timestamp)
+        history = self._history or self._first_history()
+        if history is not None:
+            history.append(values, step, timestamp)
+
+    def _first_history(self) -> HistoryWriter | None:
+        with self._opening:  # one file, however many threads log their first row at once
+            try:
+                self._history = self._history or self._open()
+            except OSError as error:
+                self._lost_rows += 1
+                if self._lost_rows == 1:
+                    notice(
+                        f"run {self.folder.name!r}, process {self.rank}: cannot make its file of "
+                        f"rows ({error}); what it logs is lost until that works."
+                    )
+            return self._history
 
     def _open(self) -> HistoryWriter:
         label = self.rank
@@ -118,6 +133,8 @@ class JoinedWriter:
         if self.ended:
             return
         self.ended = True
+        if self._lost_rows:
+            notice(f"run {self.folder.name!r}, process {self.rank}: lost {self._lost_rows} rows.")
         if self._history is not None:
             self._history.seal()
             with contextlib.suppress(OSError):

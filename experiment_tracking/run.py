@@ -411,6 +411,12 @@ def join(path: str, rank: str | None = None) -> Run:
         ours = isinstance(writer, RunWriter) or rank in (None, writer.rank)
         if ours and writer.folder.path == path:
             return run
+    # A pool's worker unpickles the run with every task and drops it again.
+    for joined in endings.open_writers():
+        if isinstance(joined, JoinedWriter) and joined.folder.path == path and rank in (
+            None, joined.rank,
+        ):  # fmt: skip
+            return Run(joined)
     run = Run(JoinedWriter(RunFolder(path), rank or f"p{os.getpid()}"))
     endings.opened(run._writer, run)
     return run

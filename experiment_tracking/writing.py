@@ -19,7 +19,7 @@ from experiment_tracking.errors import FormatError, InvalidNameError, RunBusyErr
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.digest import Digest, merged_rows
 from experiment_tracking.folder.documents import MAX_BYTES, Document, encode, read_document
-from experiment_tracking.folder.history import HistoryWriter, Row
+from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
 from experiment_tracking.folder.values import Number
@@ -63,6 +63,7 @@ class RunWriter:
         self.environment = Document(folder.environment, documents["environment"])
         self._closing = threading.RLock()
         self._in_closing = False
+        self._taken_over = False
         self._troubles: set[str] = set()
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
@@ -256,6 +257,8 @@ class RunWriter:
         path = self.folder.file(*entry["path"].split("/"))
         entry = entry | {"size_bytes": len(data), "sha256": sha256(data)}
         written = False
+        if self._taken_over:
+            return written
         with self._writing_files():
             os.makedirs(os.path.dirname(path), exist_ok=True)
             io.replace_file(path, data, durable=durable)
@@ -265,6 +268,8 @@ class RunWriter:
 
     def copy_file(self, entry: dict[str, Any], source: str) -> None:
         """Copy one file into the run, hashing on the way, and list it."""
+        if self._taken_over:
+            return
         path = self.folder.file(*entry["path"].split("/"))
         with self._writing_files():
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -310,6 +315,8 @@ class RunWriter:
 
     def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
         """Keep what a later value replaced, as a small file that nothing ever overwrites."""
+        if self._taken_over:
+            return
         entry = {"at": utc_now(), "by": "run", "kind": kind, "name": name, "old": old, "new": new}
         with self._writing_files():
             os.makedirs(self.folder.amendments, exist_ok=True)
@@ -357,7 +364,8 @@ class RunWriter:
                 f"Run {self.folder.name!r}: cannot write {what} to {self.folder.path} ({error}). "
                 "Free space or repair the folder, then log again."
             ) from error
-        first = not self._troubles
+        # A file may fail by itself, for a reason of its own; that must not hide the disk's.
+        first = self._troubles <= {"files"} and what not in self._troubles
         self._troubles.add(what)
         if first:
             notice(
@@ -368,7 +376,7 @@ class RunWriter:
     def _recovered(self, what: str) -> None:
         if what in self._troubles:
             self._troubles.discard(what)
-            if not self._troubles:
+            if self._troubles <= {"files"}:
                 notice(f"run {self.folder.name!r}: writing to {self.folder.path} works again.")
 
     # ------------------------------------------------------------------ the thread's work
@@ -438,7 +446,10 @@ class RunWriter:
         return (self.params, self.artifacts, self.environment, self.summary)
 
     def _keep_durable(self) -> None:
-        self.history.write_held()
+        # Asked first: a signal handler that ends the run may wait for this thread, and have
+        # interrupted a caller who holds the history's lock.
+        if self.history.held:
+            self.history.write_held()
         try:
             for document in self._documents():
                 if document.on_disk or document.waiting:
@@ -455,6 +466,8 @@ class RunWriter:
 
     def _beat(self) -> None:
         self._stay_in_place()
+        if self._taken_over:
+            return
         try:
             self._heartbeat.beat()
         except OSError as error:
@@ -473,6 +486,7 @@ class RunWriter:
             self._move_to(RunFolder(os.path.dirname(moved_to)))
             return
         if os.path.lexists(self.folder.history()):
+            self._taken_over = True
             for document in self._documents():
                 document.detach()
             self.follower.duties.clear()
@@ -558,6 +572,8 @@ class RunWriter:
         deadline = time.monotonic() + _EXIT_BOUND_S
         for backend in self.backends:
             backend.end(status)
+        if self.follower.interrupted:
+            self._start_over()
         if not self.follower.catch_up(_EXIT_BOUND_S):
             notice(
                 f"run {self.folder.name!r}: {self.tail.behind_bytes:,} bytes of rows were not "
@@ -572,6 +588,13 @@ class RunWriter:
         self._make_all_durable()
         self._write_ending(status, error)
         self.history.close()
+
+    def _start_over(self) -> None:
+        """Forget what was made of the rows: an earlier ending was interrupted in their middle."""
+        self.tail.offset = START
+        self.digest = Digest(self.tail.rows_so_far, goals=self.digest.goals)
+        self._sha256, self._rows = None, 0
+        self._superseded_seen, self._tensorboard_stale = 0, True
 
     def _finish_tensorboard(self, status: str) -> None:
         try:

@@ -137,6 +137,8 @@ class Follower:
         """Things to be done once, in order, by this thread."""
         self.stopped = False
         self.abandoned = False
+        self.interrupted = False
+        """Whether :meth:`catch_up` was left by an exception; a batch may be half taken then."""
         # Held while working, so that whoever ends the run does the rest itself without waiting
         # for a sleeping thread. Re-entrant for signal handlers.
         self.lock = threading.RLock()
@@ -247,12 +249,14 @@ class Follower:
             self.stopped = True
             return False
         try:
+            self.interrupted = True  # until its end: Ctrl-C may come in the middle of a batch
             self._begin()
             while time.monotonic() < deadline and self._take(_CATCH_UP_BYTES):
                 pass
             while time.monotonic() < deadline and self.calls:
                 self._attempt(self.calls.popleft())
             self.stopped = True
+            self.interrupted = False
             return not self.tail.behind_bytes and not self.calls
         finally:
             self.lock.release()

@@ -438,8 +438,10 @@ def _scan_line(line: bytes, start: int) -> Iterator[tuple[Row | None, int, int]]
 def _object_end(text: str, start: int) -> int:
     try:
         return _DECODER.raw_decode(text, start)[1]
-    except (ValueError, RecursionError):
+    except ValueError:
         return start
+    except RecursionError:  # No row of ours, and trying inside it would take for ever.
+        return len(text)
 
 
 _DECODER = json.JSONDecoder()

@@ -53,10 +53,12 @@ class Writer(NamedTuple):
 
     def restarts(self, other: "Writer") -> bool:
         """Tell whether this is a scheduler's restart of the job that ``other`` belonged to."""
-        if self.slurm_job_id and self.slurm_job_id == other.slurm_job_id:
-            return self.slurm_restart_count > other.slurm_restart_count
+        same_job = self.slurm_job_id and self.slurm_job_id == other.slurm_job_id
+        if same_job and self.slurm_restart_count > other.slurm_restart_count:
+            return True
+        # torchrun calls every run "none" that was given no id.
         elastic = self.torchelastic_run_id
-        return bool(elastic) and elastic == other.torchelastic_run_id
+        return elastic not in ("", "none") and elastic == other.torchelastic_run_id
 
 
 class Heartbeat:

@@ -1,0 +1,433 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import experiment_tracking
+from experiment_tracking import ExperimentTracker, endings
+from experiment_tracking.errors import InvalidValueError, RunBusyError, RunNotFoundError
+from experiment_tracking.folder.check import check
+from experiment_tracking.folder.digest import Digest
+from experiment_tracking.folder.history import HistoryReader
+from experiment_tracking.folder.liveness import Writer
+
+PACKAGE_PARENT = os.path.dirname(os.path.dirname(experiment_tracking.__file__))
+
+
+@pytest.fixture
+def root(tmp_path):
+    yield tmp_path / "root"
+    for writer in endings.open_writers():
+        writer.close("finished")
+    assert check(str(tmp_path / "root")) == []
+
+
+@pytest.fixture
+def make(root):
+    def make(*args, **options):
+        options = {"root": root, "use_tensorboard": False, "auto_log": False} | options
+        return ExperimentTracker(*args, **options)
+
+    return make
+
+
+@pytest.fixture
+def crashed(root):
+    """Log rows in a process that dies without an ending; return the run's folder."""
+
+    def crashed(steps=3, name="r", then="", **env):
+        code = (
+            "import os\nfrom experiment_tracking import ExperimentTracker\n"
+            f"tracker = ExperimentTracker('p', root={str(root)!r}, use_tensorboard=False, "
+            "auto_log=False, config={'lr': 1}, tags='first', notes='n')\n"
+            f"run = tracker.start_run({name!r})\n"
+            f"for step in range({steps}):\n"
+            "    run.log_metrics({'loss': 10.0 - step}, step=step)\n"
+            f"{then}\nos._exit(1)\n"
+        )
+        paths = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH", "")]))
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths} | env,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        return root / "p" / name
+
+    return crashed
+
+
+def history(folder):
+    return HistoryReader(str(folder / "metrics_history.json")).rows()
+
+
+def steps(folder):
+    return [(row.get("attempt", 1), row["step"]) for row in history(folder)]
+
+
+def document(folder, name="summary"):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+# ---------------------------------------------------------------------- which run
+
+
+def test_never_starts_a_new_run(make, crashed, root):
+    crashed()
+    make("p").start_run("r").end_run()
+    make("p", resume="never").start_run("r").end_run()
+    assert sorted(p.name for p in (root / "p").iterdir()) == ["r", "r-2", "r-3"]
+
+
+def test_allow_goes_on_with_the_newest_run_of_that_name(make, root):
+    for _ in range(11):
+        make("p").start_run("r").end_run()
+    run = make("p", resume="allow").start_run("r")
+    assert (run.name, len(document(run.path)["attempts"])) == ("r-11", 2)
+
+
+def test_allow_takes_no_run_of_a_longer_name(make):
+    for name in ("r-long", "r-2x", "rr", "r-"):
+        make("p").start_run(name).end_run()
+    assert make("p", resume="allow").start_run("r").name == "r"
+
+
+def test_allow_starts_a_new_run_where_there_is_none(make):
+    run = make("p", "exp", resume="allow").start_run("fresh")
+    assert (run.name, len(document(run.path)["attempts"])) == ("fresh", 1)
+
+
+def test_must_insists_on_a_run(make, crashed):
+    with pytest.raises(RunNotFoundError, match="there is no run 'r'"):
+        make("p", resume="must").start_run("r")
+    crashed()
+    assert make("p", resume="must").start_run("r").name == "r"
+
+
+def test_a_name_is_needed_but_for_an_id_or_path(make, crashed):
+    folder = crashed()
+    with pytest.raises(InvalidValueError, match="needs the name"):
+        make("p", resume="must").start_run()
+    for key in (document(folder)["id"], str(folder), folder):
+        run = make("elsewhere", resume=key).start_run()
+        run.end_run()
+        assert (run.name, run.project) == ("r", "p")
+    assert len(document(folder)["attempts"]) == 4
+
+
+def test_the_default_run_can_be_resumed(make):
+    make("p", "exp").log_metrics({"x": 1})
+    for writer in endings.open_writers():
+        writer.close("killed")
+    tracker = make("p", "exp", resume="must")
+    tracker.log_metrics({"x": 2})
+    tracker.finish()
+    assert document(tracker.root / "p/exp")["status"] == "finished"
+
+
+# ---------------------------------------------------------------------- what it goes on with
+
+
+def test_a_further_attempt_keeps_everything_and_marks_its_rows(make, crashed):
+    folder = crashed(steps=3, then="run.log_text('x', 'note')")
+    before = document(folder)
+    run = make("p", resume="must", config={"lr": 2}, tags="second").start_run("r")
+    run.log_metrics({"loss": 1.0})
+    run.end_run()
+    after = document(folder)
+    assert steps(folder) == [(1, 0), (1, 1), (1, 2), (2, 3)]
+    assert [after[k] for k in ("id", "created_at", "notes")] == [
+        before[k] for k in ("id", "created_at", "notes")
+    ]
+    assert after["tags"] == {"first": "", "second": ""}
+    assert [a["status"] for a in after["attempts"]] == ["crashed", "finished"]
+    assert [a["pid"] for a in after["attempts"]][1] == os.getpid()
+    assert document(folder, "params") == {"lr": 2}
+    (amendment,) = (folder / "amendments").iterdir()
+    assert json.loads(amendment.read_text())["old"] == 1
+    assert [e["name"] for e in document(folder, "artifacts")["artifacts"]] == ["note"]
+
+
+def test_the_error_of_the_earlier_attempt_goes_with_a_good_one(make):
+    with pytest.raises(ZeroDivisionError), make("p").start_run("r") as run:
+        1 / 0  # noqa: B018
+    assert "error" in document(run.path)
+    make("p", resume="must").start_run("r").end_run()
+    after = document(run.path)
+    assert (after["status"], "error" in after) == ("finished", False)
+    assert [a["status"] for a in after["attempts"]] == ["failed", "finished"]
+
+
+def test_without_a_step_rows_go_on_over_the_whole_run(make, crashed):
+    folder = crashed(steps=3)
+    for _ in range(3):
+        run = make("p", resume="must").start_run("r")
+        run.log_metrics({"loss": 1.0})
+        run.end_run()
+    assert steps(folder) == [(1, 0), (1, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b',\n{"step":3,"time":1.0,"lo', b",\n" + b"\0" * 5000, b"", b"\n", b',\n{"step":3,"time"'],
+)
+def test_a_torn_tail_is_dropped(make, crashed, tail):
+    folder = crashed(steps=3)
+    path = folder / "metrics_history.json"
+    path.write_bytes(path.read_bytes()[:-3] + tail)
+    run = make("p", resume="must").start_run("r")
+    assert json.loads(path.read_text())[-1]["step"] == 2
+    run.log_metrics({"loss": 1.0})
+    run.end_run()
+    assert steps(folder) == [(1, 0), (1, 1), (1, 2), (2, 3)]
+
+
+def test_a_missing_history_is_begun_anew(make, crashed):
+    folder = crashed()
+    (folder / "metrics_history.json").unlink()
+    run = make("p", resume="must").start_run("r")
+    run.log_metrics({"loss": 1.0})
+    run.end_run()
+    assert steps(folder) == [(2, 0)]
+
+
+def test_rows_that_were_lost_before_stay_counted(make, crashed):
+    folder = crashed()
+    summary = document(folder)
+    (folder / "summary.json").write_text(json.dumps(summary | {"lost": {"rows": 5, "files": 1}}))
+    run = make("p", resume="must").start_run("r")
+    run._writer.history.dropped = 2
+    run.end_run()
+    assert document(folder)["lost"] == {"rows": 7, "files": 1}
+
+
+# ---------------------------------------------------------------------- the digest
+
+
+def test_the_digest_of_an_attempt_that_went_back_counts_each_step_once(make, crashed):
+    folder = crashed(steps=5)
+    run = make("p", resume="must").start_run("r")
+    for step in (2, 3):
+        run.log_metrics({"loss": float(step), "new": 1}, step=step)
+    run.end_run()
+    found = document(folder)["metrics"]
+    assert found["loss"]["count"] == 4
+    assert (found["loss"]["last"], found["loss"]["last_step"], found["loss"]["max"]) == (
+        3.0,
+        3,
+        10.0,
+    )
+    assert (found["loss"]["min"], found["new"]["count"]) == (2.0, 2)
+
+
+def test_rows_behind_those_digested_so_far_are_not_counted_twice(make, crashed):
+    """The whole of a long second attempt is on disk before its first row is digested."""
+    folder = crashed(steps=5)
+    tracker = make("p", resume="must")
+    run = tracker.start_run("r")
+    with run._writer.follower.lock:
+        for step in range(2, 30_000):
+            run.log_metrics({"loss": float(step)}, step=step)
+    run.end_run()
+    rows = history(folder)
+    digest = Digest(lambda: rows)
+    digest.update(rows)
+    assert document(folder)["metrics"] == digest.to_dict()
+    assert document(folder)["metrics"]["loss"]["count"] == 30_000
+    assert document(folder)["history"]["rows"] == 5 + 29_998
+
+
+def test_the_hash_of_a_resumed_history_is_that_of_the_file(make, crashed):
+    folder = crashed()
+    run = make("p", resume="must").start_run("r")
+    run.log_metrics({"loss": 1.0})
+    run.end_run()
+    data = (folder / "metrics_history.json").read_bytes()
+    said = document(folder)["history"]
+    assert (said["bytes"], said["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_durations_of_the_attempts_add_up(make):
+    for _ in range(2):
+        run = make("p", resume="allow").start_run("r")
+        run.end_run()
+    summary = document(run.path)
+    total = sum(attempt["duration_s"] for attempt in summary["attempts"])
+    assert summary["duration_s"] == pytest.approx(total, abs=0.002)
+
+
+# ---------------------------------------------------------------------- TensorBoard
+
+
+def scalars(folder):
+    """Tags and their points, in the order of the event files; images and texts by tag."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    points = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                kind = value.WhichOneof("value")
+                number = value.simple_value if kind == "simple_value" else kind
+                points.setdefault(value.tag, []).append((event.step, number))
+    return points
+
+
+class Picture:
+    def savefig(self, target, **options):
+        from struct import pack
+
+        target.write(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + pack(">II", 1, 1))
+
+
+@pytest.mark.parametrize("shown_before", [True, False])
+def test_an_attempt_that_goes_back_leaves_no_zig_zag_in_tensorboard(make, shown_before):
+    pytest.importorskip("tensorboard", reason="pip install 'experiment_tracking[tensorboard]'")
+    run = make("p", use_tensorboard=True).start_run("r", config={"lr": 0.1})
+    for step in range(6):
+        run.log_metrics({"loss": 10.0 + step, "acc": 0.5}, step=step)
+    run.log_figure(Picture(), "before", step=2)
+    run.log_text("hello", "note")
+    run.log_histogram([1.0, 2.0], "hist", step=3)
+    run.end_run("failed")
+    run = make("p", use_tensorboard=True, resume="must").start_run("r")
+    while shown_before and (run._writer.follower.calls or run._writer.tail.behind_bytes):
+        time.sleep(0.001)
+    with run._writer.follower.lock:  # everything is on disk before the first row is followed
+        for step in range(3, 9_000):
+            run.log_metrics({"loss": 20.0 + step}, step=step)
+        run.log_figure(Picture(), "after", step=4)
+    run.end_run()
+    found = scalars(run.path)
+    # Above 1,000 rows a second TensorBoard gets a selection, but none twice and none taken back.
+    steps = [step for step, _ in found["loss"]]
+    assert steps == sorted(set(steps))
+    assert (steps[:3], steps[-1]) == ([0, 1, 2], 8_999)
+    assert all(value == step + (10.0 if step < 3 else 20.0) for step, value in found["loss"])
+    assert found["acc"] == [(step, 0.5) for step in range(6)]
+    assert set(found["before"]) == {(2, "image")}
+    assert set(found["after"]) == {(4, "image")}
+    assert set(found["note"]) == {(0, "tensor")}
+    assert set(found["hist"]) == {(3, "histo")}
+
+
+def test_an_attempt_that_goes_on_keeps_rows_pictures_and_params_in_tensorboard(make):
+    pytest.importorskip("tensorboard", reason="pip install 'experiment_tracking[tensorboard]'")
+    run = make("p", use_tensorboard=True).start_run("r", config={"lr": 0.1})
+    run.log_metrics({"loss": 1.0})
+    run.log_figure(Picture(), "curve", step=0)
+    run.end_run()
+    run = make("p", use_tensorboard=True, resume="must").start_run("r")
+    run.log_metrics({"loss": 2.0})
+    run.end_run()
+    found = scalars(run.path)
+    assert found["loss"] == [(0, 1.0), (1, 2.0)]
+    assert found["curve"] == [(0, "image")]
+    assert len(found["_hparams_/session_start_info"]) == 1
+
+
+# ---------------------------------------------------------------------- a live writer
+
+
+@pytest.fixture
+def living(root):
+    """A process that writes the run ``r`` and waits."""
+    code = (
+        "import sys\nfrom experiment_tracking import ExperimentTracker\n"
+        f"t = ExperimentTracker('p', root={str(root)!r}, use_tensorboard=False, auto_log=False)\n"
+        "t.start_run('r').log_metrics({'x': 1})\nprint('ready', flush=True)\n"
+        "for line in sys.stdin:\n    exec(line)\n    print('done', flush=True)\n"
+    )
+    paths = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH", "")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.communicate()
+
+
+def tell(process, line):
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "done\n"
+
+
+def test_a_live_writer_on_this_machine_is_refused_with_its_pid(make, living):
+    for word in ("allow", "must"):
+        with pytest.raises(RunBusyError, match=rf"process {living.pid} on .*resume='force'"):
+            make("p", resume=word).start_run("r")
+
+
+def test_the_run_that_this_process_has_open_is_refused_too(make):
+    make("p").start_run("r")
+    with pytest.raises(RunBusyError, match=f"process {os.getpid()}"):
+        make("p", resume="must").start_run("r")
+
+
+def test_force_takes_the_run_and_the_ousted_writer_spoils_nothing(make, living, root):
+    run = make("p", resume="force").start_run("r")
+    run.log_metrics({"x": 2})
+    tell(living, "t.log_metrics({'x': 99}); t.finish('failed')")
+    run.log_metrics({"x": 3})
+    assert document(run.path)["status"] == "running"
+    run.end_run()
+    assert [row["x"] for row in history(run.path)] == [1, 2, 3]
+    assert document(run.path)["status"] == "finished"
+    assert "was resumed by another process" in living.communicate()[1]
+
+
+def beat_elsewhere(folder, age_s, **changes):
+    """Let the heartbeat be that of a process on another machine."""
+    writer = Writer.this_process()._replace(host="elsewhere", boot_id="other", pid=7, **changes)
+    line = json.dumps(writer._asdict() | {"time": time.time() - age_s})
+    (folder / "heartbeat.json").write_text(line.ljust(511) + "\n")
+
+
+def test_a_young_heartbeat_from_another_machine_is_refused_and_an_old_one_is_not(make, crashed):
+    folder = crashed()
+    beat_elsewhere(folder, age_s=200)
+    with pytest.raises(RunBusyError, match="process 7 on elsewhere"):
+        make("p", resume="must").start_run("r")
+    assert len(document(folder)["attempts"]) == 1
+    beat_elsewhere(folder, age_s=2000)
+    make("p", resume="must").start_run("r").end_run()
+    assert document(folder)["attempts"][0]["status"] == "crashed"
+
+
+def test_the_restart_of_the_same_slurm_job_is_let_in(make, crashed, monkeypatch):
+    folder = crashed()
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    beat_elsewhere(folder, 10, slurm_job_id="43", slurm_restart_count=0)
+    with pytest.raises(RunBusyError):
+        make("p", resume="must").start_run("r")
+    beat_elsewhere(folder, 10, slurm_job_id="42", slurm_restart_count=1)
+    with pytest.raises(RunBusyError):
+        make("p", resume="must").start_run("r")
+    beat_elsewhere(folder, 10, slurm_job_id="42", slurm_restart_count=0)
+    assert make("p", resume="must").start_run("r").name == "r"
+
+
+def test_a_worker_of_the_same_torchelastic_run_is_let_in(make, crashed, monkeypatch):
+    folder = crashed()
+    beat_elsewhere(folder, 10, torchelastic_run_id="abc")
+    with pytest.raises(RunBusyError):
+        make("p", resume="must").start_run("r")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
+    assert make("p", resume="must").start_run("r").name == "r"
+
+
+def test_a_refused_resume_changes_nothing(make, living, root):
+    folder = root / "p/r"
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "heartbeat.json"}
+    with pytest.raises(RunBusyError):
+        make("p", resume="must", config={"new": 1}).start_run("r")
+    after = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "heartbeat.json"}
+    assert {n: after[n] for n in before if n != "summary.json"} == {
+        n: before[n] for n in before if n != "summary.json"
+    }
+    assert "new" not in json.loads(after["params.json"])
