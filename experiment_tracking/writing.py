@@ -8,17 +8,18 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from experiment_tracking import endings
 from experiment_tracking.backends.following import BackendFollower, Duty, Follower, Tail
 from experiment_tracking.endings import Ending
-from experiment_tracking.errors import FormatError, InvalidNameError, RunBusyError, WriteError
+from experiment_tracking.errors import InvalidNameError, RunBusyError, WriteError
 from experiment_tracking.folder import io, layout
-from experiment_tracking.folder.digest import Digest, merged_rows
-from experiment_tracking.folder.documents import MAX_BYTES, Document, encode, read_document
+from experiment_tracking.folder.digest import Digest
+from experiment_tracking.folder.documents import Document, encode, read_document
 from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
@@ -26,12 +27,14 @@ from experiment_tracking.folder.values import Number
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
 
+if TYPE_CHECKING:
+    from experiment_tracking.backends.events import EventFiles
+
 _DURABLE_EVERY_S = 1.0
 _SUMMARY_EVERY_S = 5.0
 _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
 _EXIT_BOUND_S = 10.0
-_SLICE_ROWS = 100
 
 
 def utc_now() -> str:
@@ -68,10 +71,6 @@ class RunWriter:
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
         self._cwd = _working_folder(folder)
-        self._params_given = False
-        self._superseded_seen = 0
-        self._tensorboard_stale = False
-        self._tensorboard_retry_at = 0.0
         self._sha256: Any = None
         self._lost_rows = documents["summary"].get("lost", {}).get("rows", 0)
         self._rows = 0
@@ -139,7 +138,7 @@ class RunWriter:
         self.summary.save()
         self._follow()
         if self.tensorboard is not None:
-            self.follower.calls.append(self._files_to_tensorboard)
+            self.follower.calls.append(self.tensorboard.show_files)
         return self
 
     def _begin_attempt(self, identity: Identity) -> None:
@@ -161,19 +160,18 @@ class RunWriter:
         # The thread holds this writer, never the Run: dropping the Run can so be noticed.
         self.tail = Tail(self.history, self._hash)
         self.digest = Digest(self.tail.rows_so_far, goals=self.summary.value.get("goals"))
-        self.tensorboard: Any = None
-        if self.settings.use_tensorboard:
-            self.tensorboard = self._start_tensorboard()
+        self.tensorboard = self._event_files() if self.settings.use_tensorboard else None
         network = io.on_network(self.folder.path)
         beat_s = _NETWORK_EVERY_S if network else _HEARTBEAT_EVERY_S
-        takers = [self._take_rows] + ([self._to_tensorboard] if self.tensorboard else [])
+        takers: list[Callable[[list[Row]], None]] = [self._take_rows]
         duties = [
             Duty(_DURABLE_EVERY_S, self._keep_durable),
             Duty(beat_s, self._beat),
             Duty(_NETWORK_EVERY_S if network else _SUMMARY_EVERY_S, self._save_digest),
         ]
         if self.tensorboard is not None:
-            duties.append(Duty(_DURABLE_EVERY_S, self._flush_tensorboard))
+            takers.append(self.tensorboard.take)
+            duties.append(Duty(_DURABLE_EVERY_S, self.tensorboard.flush))
         first = self._capture if self.settings.auto_log else _nothing
         self.follower = Follower(
             f"run {self.folder.name}", self.tail, takers, duties, first, self._close_abandoned
@@ -185,14 +183,23 @@ class RunWriter:
             endings.before_executors_stop(self._close_before_executors_stop)
         self.follower.start()
 
-    def _start_tensorboard(self) -> Any:
-        from experiment_tracking.backends.tensorboard import TensorBoardBackend, remove_events
+    def _event_files(self) -> "EventFiles":
+        from experiment_tracking.backends.events import EventFiles
 
-        if os.path.isdir(self.folder.tensorboard):
-            remove_events(self.folder.tensorboard)
-        backend = TensorBoardBackend()
-        backend.start_run(self.folder.name, {}, path=self.folder.path)
-        return backend
+        return EventFiles(
+            self.folder,
+            self.params,
+            self.artifacts,
+            self.tail,
+            self.digest,
+            self._tensorboard_trouble,
+        )
+
+    def _tensorboard_trouble(self, error: OSError | None) -> None:
+        if error is None:
+            self._recovered("TensorBoard's files")
+        else:
+            self._trouble_in_background("TensorBoard's files", error)
 
     def _start_backend(self, follower: BackendFollower) -> None:
         summary = self.summary.value
@@ -335,14 +342,13 @@ class RunWriter:
             backend.call(method, *args, **known)
 
     def to_tensorboard(self, method: str, *args: Any) -> None:
-        """Call a method of the TensorBoard writer from the run's thread."""
+        """Show what was kept as a file in TensorBoard, from the run's thread."""
         if self.tensorboard is not None:
-            self.follower.calls.append(lambda: self._call_tensorboard(method, *args))
+            self.follower.calls.append(partial(self._show, method, *args))
 
-    def _call_tensorboard(self, method: str, *args: Any) -> None:
-        if self.tensorboard is not None:
-            self._give_params_to_tensorboard()
-            getattr(self.tensorboard, method)(*args)
+    def _show(self, method: str, *args: Any) -> None:
+        if self.tensorboard is not None:  # taken over meanwhile
+            self.tensorboard.show(method, *args)
 
     def set_goal(self, name: str, goal: str | None) -> None:
         """Define which direction of a metric is better."""
@@ -390,58 +396,6 @@ class RunWriter:
         self.digest.update(rows)
         self._rows += len(rows)
 
-    def _to_tensorboard(self, rows: list[Row]) -> None:
-        self._give_params_to_tensorboard()
-        if self._superseded_seen != self.digest.went_back:
-            # Event files cannot take a row back, so they are written anew from what counts.
-            self._superseded_seen = self.digest.went_back
-            self._tensorboard_stale = True
-        with self._writing_tensorboard():
-            if not self._tensorboard_stale:
-                self.tensorboard.log_live(rows)
-            elif time.monotonic() >= self._tensorboard_retry_at:
-                self._rewrite_tensorboard()
-
-    def _flush_tensorboard(self) -> None:
-        with self._writing_tensorboard():
-            self.tensorboard.flush()
-
-    @contextlib.contextmanager
-    def _writing_tensorboard(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._tensorboard_stale = True
-            self._tensorboard_retry_at = time.monotonic() + _SUMMARY_EVERY_S
-            self._trouble_in_background("TensorBoard's files", error)
-
-    def _rewrite_tensorboard(self) -> None:
-        self.tensorboard.restart()
-        kept = merged_rows(self.tail.rows_so_far())
-        for start in range(0, len(kept), _SLICE_ROWS):
-            self.tensorboard.log_batch(kept[start : start + _SLICE_ROWS])
-            time.sleep(0)
-        self._files_to_tensorboard()
-        self._tensorboard_stale = False
-        self._recovered("TensorBoard's files")
-
-    def _files_to_tensorboard(self) -> None:
-        """Show once more what was logged as files: the events were deleted with the rows'."""
-        if self.tensorboard is None:
-            return
-        self._give_params_to_tensorboard()
-        for entry in list(self.artifacts.value["artifacts"]):
-            path = self.folder.file(*entry["path"].split("/"))
-            with contextlib.suppress(OSError, LookupError, ValueError):  # check() reports those
-                _show_file(self.tensorboard, path, entry)
-
-    def _give_params_to_tensorboard(self) -> None:
-        # TensorBoard believes the first hyperparameters it reads of a run, so they are given
-        # as late as possible: right before the first record.
-        if not self._params_given:
-            self._params_given = True
-            self.tensorboard.log_params(self.params.snapshot())
-
     def _documents(self) -> Sequence[Document]:
         return (self.params, self.artifacts, self.environment, self.summary)
 
@@ -476,7 +430,7 @@ class RunWriter:
             self._recovered("the heartbeat")
 
     def _stay_in_place(self) -> None:
-        if not self.history.has_its_name(self.folder.history()):
+        if not self._taken_over and not self.history.has_its_name(self.folder.history()):
             self._find_place_again()
 
     def _find_place_again(self) -> None:
@@ -500,6 +454,7 @@ class RunWriter:
         try:
             os.makedirs(self.folder.path, exist_ok=True)
             self.history.move_to(self.folder.history())
+            self._unlist_lost_files()
             for document in self._documents():
                 if document.value:
                     document.save()
@@ -510,6 +465,15 @@ class RunWriter:
             f"run {self.folder.name!r}: its folder was deleted while it runs. Rows, params and "
             f"tags were written again to {self.folder.path}; files logged before are gone."
         )
+
+    def _unlist_lost_files(self) -> None:
+        listed = self.artifacts.value["artifacts"]
+        there = [e for e in listed if os.path.lexists(self.folder.file(*e["path"].split("/")))]
+        self.artifacts.value["artifacts"] = there
+        if len(there) < len(listed):
+            lost = self.summary.value.setdefault("lost", {})
+            lost["files"] = lost.get("files", 0) + len(listed) - len(there)
+        self._tensorboard_stale = True
 
     def _move_to(self, folder: RunFolder) -> None:
         notice(
@@ -582,8 +546,7 @@ class RunWriter:
             )
         # Now rather than at the next heartbeat: the ending must not go into another's summary.
         self._stay_in_place()
-        if self.tensorboard is not None:
-            self._finish_tensorboard(status)
+        self._finish_tensorboard(status)
         self._wait_for_backends(deadline)
         self._make_all_durable()
         self._write_ending(status, error)
@@ -594,14 +557,14 @@ class RunWriter:
         self.tail.offset = START
         self.digest = Digest(self.tail.rows_so_far, goals=self.digest.goals)
         self._sha256, self._rows = None, 0
-        self._superseded_seen, self._tensorboard_stale = 0, True
+        if self.tensorboard is not None:
+            self.tensorboard.start_over(self.digest)
 
     def _finish_tensorboard(self, status: str) -> None:
+        if self.tensorboard is None:
+            return
         try:
-            self._give_params_to_tensorboard()
-            if self._tensorboard_stale:
-                self._rewrite_tensorboard()
-            self.tensorboard.end_run(status)
+            self.tensorboard.end(status)
         except Exception as problem:
             notice(f"run {self.folder.name!r}: TensorBoard's files are incomplete ({problem}).")
 
@@ -661,6 +624,8 @@ class RunWriter:
                 f"run {self.folder.name!r}: its final status {status!r} could not be written "
                 f"({problem}); it will read as crashed. Free space, then resume it."
             )
+            with contextlib.suppress(OSError):  # while this process lives, it would read as running
+                os.unlink(self.folder.heartbeat)
 
     def _whole_sha256(self) -> str:
         self._hash(b"")
@@ -677,12 +642,7 @@ class RunWriter:
 def read_documents(folder: RunFolder) -> dict[str, dict[str, Any]]:
     """Read the documents of a run; all but the summary may be missing."""
     documents = {"summary": read_document(folder.summary)}
-    found = documents["summary"].get("format", 0)
-    if type(found) is not int or found > layout.FORMAT:
-        raise FormatError(
-            f"Run {folder.name!r}: summary.json has format {found!r}, this version writes "
-            f"{layout.FORMAT}. Upgrade experiment_tracking."
-        )
+    layout.check_format(folder, documents["summary"])
     others: dict[str, tuple[str, dict[str, Any]]] = {
         "params": (folder.params, {}),
         "artifacts": (folder.artifact_list, {"artifacts": []}),
@@ -744,18 +704,6 @@ def export_to_children() -> None:
         os.environ[layout.RUN_VARIABLE] = owned[0].folder.path
     else:
         os.environ.pop(layout.RUN_VARIABLE, None)
-
-
-def _show_file(tensorboard: Any, path: str, entry: Mapping[str, Any]) -> None:
-    kind, name, step = entry["kind"], entry["name"], entry["step"]
-    logged_at = datetime.fromisoformat(entry["logged_at"]).timestamp()
-    if kind in ("figure", "image"):
-        tensorboard.log_figure(path, name, step, logged_at)
-    elif kind == "histogram":
-        tensorboard.log_histogram(read_document(path), name, step, logged_at)
-    elif kind == "text":
-        text = io.read(path, MAX_BYTES).decode("utf-8", "replace")
-        tensorboard.log_text(text, name, step, logged_at)
 
 
 def _fsync_if_there(path: str) -> None:

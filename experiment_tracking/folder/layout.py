@@ -3,9 +3,10 @@
 import os
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from experiment_tracking.errors import InvalidNameError, RootNotFoundError
+from experiment_tracking.errors import FormatError, InvalidNameError, RootNotFoundError
 from experiment_tracking.folder import io
 
 FORMAT = 1
@@ -128,6 +129,22 @@ class RunFolder:
     def exists(self) -> bool:
         """Tell whether there is a run: a summary, or rows whose summary is gone."""
         return os.path.lexists(self.summary) or os.path.lexists(self.history())
+
+
+def check_format(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Refuse a summary that a later version wrote; one without a format is of format 0.
+
+    Raises
+    ------
+    FormatError
+        With the format found and those that this version reads.
+    """
+    found = summary.get("format", 0)
+    if type(found) is not int or not 0 <= found <= FORMAT:
+        raise FormatError(
+            f"Run {folder.name!r}: summary.json has format {found!r}, this version reads 1 to "
+            f"{FORMAT}. Upgrade experiment_tracking."
+        )
 
 
 def check_name(name: object, what: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import (
     DamagedError,
-    FormatError,
     InvalidValueError,
     NotFoundError,
 )
@@ -355,12 +354,7 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
         As :class:`RunRecord` does.
     """
     summary = read_document(folder.summary)
-    found = summary.get("format", 0)
-    if type(found) is not int or not 0 <= found <= layout.FORMAT:
-        raise FormatError(
-            f"Run {folder.name!r}: summary.json has format {found!r}, this version reads 1 to "
-            f"{layout.FORMAT}. Upgrade experiment_tracking."
-        )
+    layout.check_format(folder, summary)
     _check_kinds(folder, summary)
     return summary
 

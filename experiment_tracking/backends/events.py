@@ -1,0 +1,138 @@
+"""TensorBoard's event files of a run, kept equal to the folder they are derived from."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from experiment_tracking.backends.following import Tail
+from experiment_tracking.backends.tensorboard import TensorBoardBackend, remove_events
+from experiment_tracking.folder import io
+from experiment_tracking.folder.digest import Digest, merged_rows
+from experiment_tracking.folder.documents import MAX_BYTES, Document, read_document
+from experiment_tracking.folder.history import Row
+from experiment_tracking.folder.layout import RunFolder
+
+_RETRY_AFTER_S = 5.0
+_SLICE_ROWS = 100
+
+
+class EventFiles:
+    """Write a run's event files; all calls come from the run's own thread.
+
+    Event files cannot take a record back. Where one should not be there (a later attempt went
+    back over steps, the disk refused, an ending was interrupted) all are written anew.
+
+    Parameters
+    ----------
+    folder, params, artifacts, tail, digest
+        The run, and what of it is shown.
+    on_trouble
+        Called with the error when the disk refuses, and with None when all is written again.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        params: Document,
+        artifacts: Document,
+        tail: Tail,
+        digest: Digest,
+        on_trouble: Callable[[OSError | None], None],
+    ) -> None:
+        self.digest = digest
+        self._folder = folder
+        self._params = params
+        self._artifacts = artifacts
+        self._tail = tail
+        self._on_trouble = on_trouble
+        self._stale = False
+        self._retry_at = 0.0
+        self._superseded_seen = 0
+        self._params_given = False
+        if os.path.isdir(folder.tensorboard):
+            remove_events(folder.tensorboard)
+        self._backend = TensorBoardBackend(folder.tensorboard)
+        self._backend.start_run(folder.name)
+
+    def take(self, rows: list[Row]) -> None:
+        """Write rows of the history, thinned where they come too fast to be looked at."""
+        self._give_params()
+        if self._superseded_seen != self.digest.went_back:
+            self._superseded_seen = self.digest.went_back
+            self._stale = True
+        with self._watching_the_disk():
+            if not self._stale:
+                self._backend.log_live(rows)
+            elif time.monotonic() >= self._retry_at:
+                self._rewrite()
+
+    def flush(self) -> None:
+        """Write the rows that were held back."""
+        with self._watching_the_disk():
+            self._backend.flush()
+
+    def show(self, method: str, *args: Any) -> None:
+        """Call a ``log_`` method of the backend with what was kept as a file."""
+        self._give_params()
+        with self._watching_the_disk():
+            getattr(self._backend, method)(*args)
+
+    def show_files(self) -> None:
+        """Show once more what was logged as files: their events went with the rows'."""
+        self._give_params()
+        for entry in list(self._artifacts.value["artifacts"]):
+            path = self._folder.file(*entry["path"].split("/"))
+            with contextlib.suppress(OSError, LookupError, ValueError):  # check() reports those
+                _show_file(self._backend, path, entry)
+
+    def start_over(self, digest: Digest) -> None:
+        """Write everything anew when the next rows come, or at the end."""
+        self.digest, self._superseded_seen, self._stale = digest, digest.went_back, True
+
+    def end(self, status: str) -> None:
+        """Write what is missing and the run's status, and close."""
+        self._give_params()
+        if self._stale:
+            self._rewrite()
+        self._backend.end_run(status)
+
+    def _give_params(self) -> None:
+        # TensorBoard believes the first hyperparameters it reads of a run, so they are given
+        # as late as possible: right before the first record.
+        if not self._params_given:
+            self._params_given = True
+            self._backend.log_params(self._params.snapshot())
+
+    def _rewrite(self) -> None:
+        self._backend.restart()
+        kept = merged_rows(self._tail.rows_so_far())
+        for start in range(0, len(kept), _SLICE_ROWS):
+            self._backend.log_batch(kept[start : start + _SLICE_ROWS])
+            time.sleep(0)
+        self.show_files()
+        self._stale = False
+        self._on_trouble(None)
+
+    @contextlib.contextmanager
+    def _watching_the_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._stale = True
+            self._retry_at = time.monotonic() + _RETRY_AFTER_S
+            self._on_trouble(error)
+
+
+def _show_file(backend: TensorBoardBackend, path: str, entry: Mapping[str, Any]) -> None:
+    kind, name, step = entry["kind"], entry["name"], entry["step"]
+    logged_at = datetime.fromisoformat(entry["logged_at"]).timestamp()
+    if kind in ("figure", "image"):
+        backend.log_figure(path, name, step, logged_at)
+    elif kind == "histogram":
+        backend.log_histogram(read_document(path), name, step, logged_at)
+    elif kind == "text":
+        text = io.read(path, MAX_BYTES).decode("utf-8", "replace")
+        backend.log_text(text, name, step, logged_at)
