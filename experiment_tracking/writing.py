@@ -29,6 +29,8 @@ from experiment_tracking.settings import Identity, Settings
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.events import EventFiles
+    from experiment_tracking.capture.code import EntryScript
+    from experiment_tracking.capture.git import GitProbe
 
 _DURABLE_EVERY_S = 1.0
 _SUMMARY_EVERY_S = 5.0
@@ -217,20 +219,29 @@ class RunWriter:
         follower.start()
 
     def _capture(self) -> None:
-        from experiment_tracking.capture.code import entry_script, read_entry_script
+        from experiment_tracking.capture.code import entry_script
         from experiment_tracking.capture.environment import capture_environment
         from experiment_tracking.capture.git import GitProbe
 
         script = entry_script()
         folder = os.path.dirname(script.path) if script else self._cwd
-        probe = GitProbe.start(folder)  # first, and read last: it runs beside the rest
+        # Git works beside us, and is waited for when everything else is done.
+        probe = GitProbe.start(folder)
         facts = capture_environment(folder).to_dict()
         facts["entry_script"] = script.to_dict() if script else None
+        self.follower.calls.append(partial(self._finish_capture, facts, probe))
         if script and not script.note:
-            target = self.folder.file("code", *script.relative_name.split("/"))
-            with self._writing_files():
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                io.replace_file(target, read_entry_script(script))
+            self._copy_script(script)
+
+    def _copy_script(self, script: "EntryScript") -> None:
+        from experiment_tracking.capture.code import read_entry_script
+
+        target = self.folder.file("code", *script.relative_name.split("/"))
+        with self._writing_files():
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            io.replace_file(target, read_entry_script(script))
+
+    def _finish_capture(self, facts: dict[str, Any], probe: "GitProbe") -> None:
         facts["git"] = probe.finish().to_dict()
         with self.changing(self.environment) as environment:
             environment.update(facts)
@@ -473,7 +484,8 @@ class RunWriter:
         if len(there) < len(listed):
             lost = self.summary.value.setdefault("lost", {})
             lost["files"] = lost.get("files", 0) + len(listed) - len(there)
-        self._tensorboard_stale = True
+        if self.tensorboard is not None:
+            self.tensorboard.start_over(self.digest)
 
     def _move_to(self, folder: RunFolder) -> None:
         notice(

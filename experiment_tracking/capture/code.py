@@ -2,8 +2,7 @@
 
 import os
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiment_tracking.capture.redaction import to_utf8
 from experiment_tracking.folder import io
@@ -14,8 +13,7 @@ _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _INSTALLED = frozenset(("site-packages", "dist-packages"))
 
 
-@dataclass(frozen=True, slots=True)
-class EntryScript:
+class EntryScript(NamedTuple):
     """The script that was started.
 
     Attributes
@@ -37,7 +35,7 @@ class EntryScript:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as plain values for JSON."""
-        return {**asdict(self), "path": to_utf8(self.path)}
+        return {**self._asdict(), "path": to_utf8(self.path)}
 
 
 def entry_script() -> EntryScript | None:

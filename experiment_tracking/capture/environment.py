@@ -8,9 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiment_tracking.capture.code import find_project_root, name_inside
 from experiment_tracking.capture.redaction import redact_arguments, to_utf8
@@ -28,8 +27,7 @@ LAUNCHER_VARIABLES = (
 """The only environment variables that are kept; the rest may hold secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentFacts:
+class EnvironmentFacts(NamedTuple):
     """The environment of this process; what could not be found out is None and noted.
 
     Attributes
@@ -77,7 +75,7 @@ class EnvironmentFacts:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as plain values for JSON."""
-        return asdict(self)
+        return self._asdict()
 
 
 def capture_environment(folder: str | os.PathLike[str]) -> EnvironmentFacts:

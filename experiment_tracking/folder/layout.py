@@ -2,7 +2,6 @@
 
 import os
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -180,7 +179,7 @@ def _why_refused(name: str) -> str | None:
         return "holds a character that cannot be printed"
     if _FORBIDDEN & set(name):
         return "holds one of the characters " + " ".join(sorted(_FORBIDDEN))
-    if unicodedata.normalize("NFC", name) != name:
+    if _normal_form(name) != name:
         return "is not in Unicode normal form C"
     if name[0] in ".-_":
         return f"starts with {name[0]!r}"
@@ -191,9 +190,17 @@ def _why_refused(name: str) -> str | None:
     return None
 
 
+def _normal_form(text: str) -> str:
+    if text.isascii():
+        return text
+    import unicodedata  # a large table that most names do not need
+
+    return unicodedata.normalize("NFC", text)
+
+
 def suggest_name(name: str) -> str:
     """Give a name near ``name`` that ``check_name`` takes."""
-    text = unicodedata.normalize("NFC", name.encode("utf-8", "ignore").decode())
+    text = _normal_form(name.encode("utf-8", "ignore").decode())
     text = "".join(c if c.isprintable() and c not in _FORBIDDEN else "-" for c in text)
     while "--" in text:
         text = text.replace("--", "-")

@@ -344,12 +344,18 @@ def _restored(stored: NDArray[Any], leaf: dict[str, Any]) -> NDArray[Any]:
     return array
 
 
+_SMALL_FLOATS_AND_INTS = ("bfloat16", "float8_", "float6_", "float4_", "int", "uint")
+"""What the names of ml_dtypes begin with, those that numpy has itself left out."""
+
+
 def _dtype(name: str) -> Any:
     import numpy as np
 
     try:
         return np.dtype(name)  # once ml_dtypes is imported, numpy knows its names as well
     except TypeError:
+        if not name.startswith(_SMALL_FLOATS_AND_INTS):
+            raise
         return np.dtype(getattr(_ml_dtypes(name), name))
 
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.registry.columns import find_column
-from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.record import RunRecord, flat
 from experiment_tracking.registry.runset import RunSet
-from experiment_tracking.registry.table import flat
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -345,6 +345,28 @@ class RunRecord:
         return load_tree(os.path.join(self.folder.models, *name.split("/")))
 
 
+def flat(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return nested params under names joined by dots.
+
+    >>> flat({"lr": 0.1, "model": {"depth": 2}})
+    {'lr': 0.1, 'model.depth': 2}
+    """
+    columns: dict[str, Any] = {}
+    for name, value in params.items():
+        if type(value) is dict and value:
+            columns |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+        else:
+            columns[name] = value
+    return columns
+
+
+def note(problems: list[Problem], record: RunRecord, error: Exception) -> None:
+    """Keep that a file of a run could not be read, once."""
+    problem = Problem(record.folder.path, str(error))
+    if problem not in problems:
+        problems.append(problem)
+
+
 def read_summary(folder: RunFolder) -> dict[str, Any]:
     """Read ``summary.json`` and check that it is one this version understands.
 

@@ -11,13 +11,14 @@ from experiment_tracking.errors import DamagedError, InvalidTypeError, RunNotFou
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
-from experiment_tracking.registry.compare import Comparison, diff
 from experiment_tracking.registry.record import Problem, RunRecord
 from experiment_tracking.registry.runset import RunSet, Tags, Where, to_conditions
-from experiment_tracking.registry.table import RunTable
 
 if TYPE_CHECKING:
+    # Tables and comparisons are loaded when first asked for.
     import pandas as pd
+
+    from experiment_tracking.registry.compare import Comparison
 
 Path = str | os.PathLike[str]
 Key = Any
@@ -124,6 +125,8 @@ class ExperimentRegistry:
         # Run by run: to keep what was read of ten thousand costs as much as to read it.
         conditions = to_conditions(where, status, tags)
         self.problems = []
+        from experiment_tracking.registry.table import RunTable
+
         table = RunTable(self.problems)
         with _gc_paused():
             for path in self._paths(project):
@@ -163,7 +166,7 @@ class ExperimentRegistry:
 
     def compare_experiments(
         self, experiment_paths: Any, metrics: str | Iterable[str] | None = None
-    ) -> Comparison:
+    ) -> "Comparison":
         """Put runs side by side.
 
         Parameters
@@ -179,6 +182,8 @@ class ExperimentRegistry:
         RunNotFoundError, MetricNotFoundError
             For a run or metric that is not there.
         """
+        from experiment_tracking.registry.compare import Comparison
+
         return Comparison(self._all(experiment_paths), metrics)
 
     def best(
@@ -240,6 +245,8 @@ class ExperimentRegistry:
 
         Each is a mapping of names to the pair of values, None for what a run does not have.
         """
+        from experiment_tracking.registry.compare import diff
+
         return diff(self.get(a), self.get(b))
 
     # ------------------------------------------------------------------ finding

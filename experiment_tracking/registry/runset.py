@@ -13,9 +13,7 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.registry.columns import find_metric
-from experiment_tracking.registry.frames import column_values
-from experiment_tracking.registry.record import Problem, RunRecord
-from experiment_tracking.registry.table import RunTable, flat, note, to_frame
+from experiment_tracking.registry.record import Problem, RunRecord, flat, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +89,9 @@ class RunSet(Sequence[RunRecord]):
             ``params.lr`` (nested ones joined by dots), ``metrics.val/loss`` (last values, floats)
             and ``tags.x``. What a run does not have is NaN or None.
         """
+        from experiment_tracking.registry.frames import column_values
+        from experiment_tracking.registry.table import RunTable, to_frame
+
         if columns is not None:
             return to_frame({name: column_values(self, name) for name in columns})
         table = RunTable(self.problems)
@@ -118,6 +119,8 @@ class RunSet(Sequence[RunRecord]):
         InvalidValueError
             If no run has such a column.
         """
+        from experiment_tracking.registry.frames import column_values
+
         name = column.removeprefix("-")
         pairs = list(zip(column_values(self, name), self._records, strict=True))
         has = [pair for pair in pairs if _is_value(pair[0])]

@@ -13,7 +13,7 @@ from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder.layout import FORMAT, RunFolder
 from experiment_tracking.folder.liveness import FINAL
 from experiment_tracking.folder.values import from_stored, shown_name
-from experiment_tracking.registry.record import CLOSING_BYTES, Problem, RunRecord
+from experiment_tracking.registry.record import CLOSING_BYTES, Problem, RunRecord, flat, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,21 +171,6 @@ def _kind(column: str) -> int:
     return ("params", "metrics", "tags").index(column.split(".")[0]) if "." in column else -1
 
 
-def flat(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return nested params under names joined by dots.
-
-    >>> flat({"lr": 0.1, "model": {"depth": 2}})
-    {'lr': 0.1, 'model.depth': 2}
-    """
-    columns: dict[str, Any] = {}
-    for name, value in params.items():
-        if type(value) is dict and value:
-            columns |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
-        else:
-            columns[name] = value
-    return columns
-
-
 def to_frame(columns: dict[str, Any]) -> "pd.DataFrame":
     """Turn columns of runs into a table: times in UTC, durations and metrics as floats."""
     import pandas as pd
@@ -196,13 +181,6 @@ def to_frame(columns: dict[str, Any]) -> "pd.DataFrame":
         elif name in ("created_at", "ended_at"):
             columns[name] = _to_times(values)
     return pd.DataFrame(columns, copy=False)
-
-
-def note(problems: list[Problem], record: RunRecord, error: Exception) -> None:
-    """Keep that a file of a run could not be read, once."""
-    problem = Problem(record.folder.path, str(error))
-    if problem not in problems:
-        problems.append(problem)
 
 
 def to_floats(values: Sequence[Any]) -> "NDArray[Any]":

@@ -135,7 +135,7 @@ def test_a_tensor_without_data_is_refused():
 
 
 def test_a_traced_jax_value_is_refused():
-    import jax
+    jax = pytest.importorskip("jax", reason="pip install jax")
 
     with pytest.raises(InvalidTypeError, match="'x'"):
         jax.jit(lambda value: to_number(value, "x"))(1.0)
