@@ -29,7 +29,9 @@ class Open(Protocol):
     thread: threading.Thread
     """The thread that opened it."""
 
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+    def close(
+        self, status: str, error: dict[str, str] | None = None, *, hurry: bool = False
+    ) -> None:
         """Finish the run with this status."""
 
 
@@ -148,7 +150,11 @@ def _shown_ending() -> Ending | None:
 
 def _close_all() -> None:
     for writer in open_writers():
-        writer.close(*present_ending(writer))
+        try:
+            writer.close(*present_ending(writer))
+        except (KeyboardInterrupt, SystemExit):
+            # Told to end once more. What readers can compute is left; the status is not.
+            writer.close(*present_ending(writer), hurry=True)
 
 
 def _chain_excepthook() -> None:

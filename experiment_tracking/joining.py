@@ -128,7 +128,9 @@ class JoinedWriter:
     def abandon(self) -> None:
         """Do nothing: the rows are in the kernel's hands."""
 
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+    def close(
+        self, status: str, error: dict[str, str] | None = None, *, hurry: bool = False
+    ) -> None:
         """Flush the rows; the run itself goes on."""
         if self.ended:
             return
@@ -168,7 +170,9 @@ class SilentWriter(JoinedWriter):
     ) -> None:
         """Write nothing."""
 
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
+    def close(
+        self, status: str, error: dict[str, str] | None = None, *, hurry: bool = False
+    ) -> None:
         """Note the status in memory."""
         self.ended = True
         self.summary.value["status"] = status

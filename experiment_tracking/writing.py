@@ -37,6 +37,7 @@ _SUMMARY_EVERY_S = 5.0
 _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
 _EXIT_BOUND_S = 10.0
+_HURRIED_BOUND_S = 0.5
 
 
 def utc_now() -> str:
@@ -529,36 +530,42 @@ class RunWriter:
         if self in endings.open_writers() and not endings.other_threads_at_work():
             self.close(*endings.present_ending(self))
 
-    def close(self, status: str, error: dict[str, str] | None = None) -> None:
-        """Finish: rows, then documents, then followers, last of all the status. Idempotent."""
+    def close(
+        self, status: str, error: dict[str, str] | None = None, *, hurry: bool = False
+    ) -> None:
+        """Finish: rows, then documents, then followers, last of all the status. Idempotent.
+
+        In a hurry what can be computed from the rows later is left after 0.5 s, not after 10.
+        """
         with self._closing:
             if self.ended or self._in_closing:
                 return
             self._in_closing = True
             try:
-                self._close(status, error)
+                self._close(status, error, _HURRIED_BOUND_S if hurry else _EXIT_BOUND_S)
                 self.ended = True
             finally:
                 self._in_closing = False
         endings.ended(self)
         export_to_children()
 
-    def _close(self, status: str, error: dict[str, str] | None) -> None:
+    def _close(self, status: str, error: dict[str, str] | None, bound_s: float) -> None:
         self.history.seal()
-        deadline = time.monotonic() + _EXIT_BOUND_S
+        deadline = time.monotonic() + bound_s
         for backend in self.backends:
             backend.end(status)
         if self.follower.interrupted:
             self._start_over()
-        if not self.follower.catch_up(_EXIT_BOUND_S):
+        if not self.follower.catch_up(bound_s):
             notice(
                 f"run {self.folder.name!r}: {self.tail.behind_bytes:,} bytes of rows were not "
-                f"summed up within {_EXIT_BOUND_S:.0f} s; readers compute the rest from the rows, "
+                f"summed up within {bound_s:g} s; readers compute the rest from the rows, "
                 "TensorBoard's files lack them."
             )
         # Now rather than at the next heartbeat: the ending must not go into another's summary.
         self._stay_in_place()
-        self._finish_tensorboard(status)
+        if time.monotonic() < deadline:
+            self._finish_tensorboard(status)
         self._wait_for_backends(deadline)
         self._make_all_durable()
         self._write_ending(status, error)
@@ -591,7 +598,7 @@ class RunWriter:
             if not done:
                 notice(
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
-                    f"within {_EXIT_BOUND_S:.0f} s; {owed:,} bytes of rows are still owed to it."
+                    f"in time; {owed:,} bytes of rows are still owed to it."
                 )
         if followers:
             self.summary.value["followers"] = followers

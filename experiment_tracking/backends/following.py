@@ -166,7 +166,7 @@ class Follower:
 
     def _begin(self) -> None:
         first, self._first = self._first, None
-        if first is not None and not self.stopped:
+        if first is not None:
             self._attempt(first)
 
     def _work(self) -> float:
@@ -250,12 +250,12 @@ class Follower:
             return False
         try:
             self.interrupted = True  # until its end: Ctrl-C may come in the middle of a batch
+            self.stopped = True
             self._begin()
             while time.monotonic() < deadline and self._take(_CATCH_UP_BYTES):
                 pass
             while time.monotonic() < deadline and self.calls:
                 self._attempt(self.calls.popleft())
-            self.stopped = True
             self.interrupted = False
             return not self.tail.behind_bytes and not self.calls
         finally:

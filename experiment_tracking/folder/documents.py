@@ -94,7 +94,7 @@ class Document:
         """
         with self._lock:
             self._version += 1
-            self.on_disk = False
+            self.on_disk = self.durable = False
             yield self.value
             self.save(durable=durable)
 
