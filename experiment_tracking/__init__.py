@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.compare import Comparison as Comparison
     from experiment_tracking.registry.record import RunRecord as RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry as ExperimentRegistry
-    from experiment_tracking.registry.registry import RunSet as RunSet
+    from experiment_tracking.registry.runset import RunSet as RunSet
     from experiment_tracking.run import Run as Run
     from experiment_tracking.scientific import ExperimentConfig as ExperimentConfig
     from experiment_tracking.scientific import Framework as Framework
@@ -31,7 +31,7 @@ _HOMES = {
     "ExperimentTracker": "tracker",
     "Run": "run",
     "ExperimentRegistry": "registry.registry",
-    "RunSet": "registry.registry",
+    "RunSet": "registry.runset",
     "RunRecord": "registry.record",
     "Comparison": "registry.compare",
     "ExperimentTrackingError": "errors",

@@ -47,14 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        code = _outcome(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    return code
+
+
+def _outcome(argv: Sequence[str] | None) -> int:
+    try:
         return _run(argv)
     except SystemExit as ending:  # argparse: help, version, usage
         return ending.code if isinstance(ending.code, int) else command.DONE
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        _silence_stdout()
-        return 141
+        raise
     except (ExperimentTrackingError, OSError) as error:
         return _fail(error)
 
@@ -66,7 +75,6 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return command.USAGE
     code: int = args.function(args)
-    sys.stdout.flush()
     return code
 
 

@@ -13,8 +13,10 @@ from experiment_tracking.cli.command import (
     registry_of,
     run_to_json,
     say_problems,
+    why_empty,
 )
 from experiment_tracking.cli.screen import Cell, Screen, json_out
+from experiment_tracking.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.record import RunRecord
@@ -56,11 +58,14 @@ def best(args: argparse.Namespace) -> int:
     """Print the best run."""
     from experiment_tracking.registry.columns import find_metric
 
-    runs = chosen_runs(args, registry_of(args))
+    registry = registry_of(args)
+    runs = chosen_runs(args, registry)
     say_problems(runs)
+    if not runs:
+        raise NotFoundError(why_empty(args, registry))
     metric = find_metric(args.metric, runs.metric_names())
-    record = runs.best(metric, args.mode, args.on)
     mode = args.mode or _better(runs, metric)
+    record = runs.best(metric, mode, args.on)
     number = mode if args.on == "best" else "last"
     value, step = record.number(metric, number), record.number(metric, f"{number}_step")
     if args.json:
@@ -73,8 +78,11 @@ def best(args: argparse.Namespace) -> int:
 
 def _better(runs: "RunSet", metric: str) -> str:
     """Side on which the metric is better, by the goal that the runs which tell one agree on."""
-    goals = {each[metric].get("goal") for each in runs.metrics() if metric in each}
-    return "min" if "minimize" in goals else "max"
+    goals = runs.goals(metric)
+    if len(goals) != 1:
+        found = "several goals" if goals else "no goal"
+        raise InvalidValueError(f"Metric {metric!r} has {found}. Say --min or --max.")
+    return "min" if goals == {"minimize"} else "max"
 
 
 def _print(record: "RunRecord", column: str, value: str) -> None:

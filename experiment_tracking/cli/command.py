@@ -83,6 +83,19 @@ def chosen_runs(args: argparse.Namespace, registry: "ExperimentRegistry") -> "Ru
     return runs
 
 
+def why_empty(args: argparse.Namespace, registry: "ExperimentRegistry") -> str:
+    """Say why :func:`chosen_runs` found nothing."""
+    roots = ", ".join(registry.roots)
+    where = f"{roots}, project {args.project}" if args.project else roots
+    if args.status or args.tag:
+        return f"no run in {where} meets these conditions."
+    return (
+        f"there are no runs in {where} yet. Make a first one: "
+        'python -c "from experiment_tracking import ExperimentTracker as T; '
+        "T('first').log_metrics({'loss': 0.5})\""
+    )
+
+
 def say_problems(runs: "RunSet") -> None:
     """Name the runs that could not be read, or not wholly."""
     for problem in runs.problems:
@@ -105,13 +118,23 @@ def check_project(registry: "ExperimentRegistry", project: str | None) -> None:
 
 def find_run(args: argparse.Namespace, key: str) -> "RunRecord":
     """Find one run; a path needs no root."""
+    from experiment_tracking.errors import RunNotFoundError
     from experiment_tracking.folder.layout import RunFolder
     from experiment_tracking.registry.record import RunRecord
 
     folder = RunFolder(os.path.expanduser(key))
     if os.path.isdir(folder.path) and folder.exists():
         return RunRecord(folder.path)
-    return registry_of(args).get(key)
+    registry = registry_of(args)
+    try:
+        return registry.get(key)
+    except RunNotFoundError as error:
+        project = key.rstrip("/")
+        if project not in registry.list_projects():
+            raise
+        raise RunNotFoundError(
+            f"{error} {project!r} is a project; experiments ls {project} lists its runs."
+        ) from None
 
 
 def run_to_json(record: "RunRecord") -> dict[str, Any]:

@@ -116,7 +116,9 @@ def _print(found: Found) -> None:
     screen = Screen()
     best = found.best_places()
     params = found.comparison["params"]
-    sections = {"params": _param_rows(params), "metrics": _metric_rows(found, best)}
+    all_last = all(column.number == "last" for column in found.columns.values())
+    title = "metrics, last values" if all_last else "metrics"
+    sections = {"params": _param_rows(params), title: _metric_rows(found, best)}
     labels = _labels(sections)
     columns = [_run_column(name, i, sections) for i, name in enumerate(found.names)]
     for i, block in enumerate(_blocks(columns, screen.width - labels.width)):
@@ -126,7 +128,7 @@ def _print(found: Found) -> None:
     if len(columns) > 1 and not params:
         say("the params of these runs are all equal.")
     if best:
-        say(f"{_MARK} marks the best value of a metric.")
+        say(f"{_MARK} marks the best of the values shown.")
 
 
 def _param_rows(params: Mapping[str, Sequence[Any]]) -> Rows:

@@ -1,6 +1,7 @@
 """``experiments ls``: the runs as a table."""
 
 import argparse
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from experiment_tracking.cli.command import (
     say_problems,
     status_style,
     status_text,
+    why_empty,
 )
 from experiment_tracking.cli.screen import Cell, Column, Screen, column_of, json_out, say
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _METRICS = 4
 _PARAMS = 6
 _LONGEST_PARAM = 40
+_LEFT_OUT = 8
 _HELD_OUT = re.compile(r"(?:^|[/_.\- ])(?:val|valid|validation|test|eval)(?:$|[/_.\- ])", re.I)
 _SORTED_AS = {"run": "key", "age": "-created_at", "duration": "duration_s"}
 _EXAMPLES = """
@@ -66,9 +69,9 @@ def ls(args: argparse.Namespace) -> int:
     if args.json:
         json_out(_as_json(runs, names))
     elif runs:
-        Screen().table([_column(runs, name) for name in names] or _default_columns(runs))
+        _print(runs, names, args.sort)
     if not found:
-        say(_why_empty(args, ", ".join(registry.roots)))
+        say(why_empty(args, registry))
     say_problems(found)
     return DONE
 
@@ -89,15 +92,17 @@ def _as_json(runs: "RunSet", names: Sequence[str]) -> list[dict[str, Any]]:
     return [{name: columns[name][i] for name in names} for i in range(len(runs))]
 
 
-def _why_empty(args: argparse.Namespace, roots: str) -> str:
-    where = f"{roots}, project {args.project}" if args.project else roots
-    if args.status or args.tag:
-        return f"no run in {where} meets these conditions."
-    return (
-        f"there are no runs in {where} yet. Make a first one: "
-        'python -c "from experiment_tracking import ExperimentTracker as T; '
-        "T('first').log_metrics({'loss': 0.5})\""
-    )
+def _print(runs: "RunSet", names: Sequence[str], sort: str | None) -> None:
+    if names:
+        Screen().table([_column(runs, name) for name in names])
+        return
+    metrics, more_metrics = _key_metrics(runs)
+    params, more_params = _key_params(runs)
+    Screen().table(_default_columns(runs, metrics, params, sort))
+    if left_out := [*more_metrics, *more_params]:
+        few = ", ".join(left_out[:_LEFT_OUT])
+        more = f" and {len(left_out) - _LEFT_OUT} more" if len(left_out) > _LEFT_OUT else ""
+        say(f"not shown: {few}{more}. --columns shows them, as in --columns run,{left_out[0]}.")
 
 
 # ---------------------------------------------------------------------- default columns
@@ -108,22 +113,33 @@ _RUN_RANKS = {"status": 1, "age": 2, "duration": 7}
 _LAST_VALUE_RANK = 30
 
 
-def _default_columns(runs: "RunSet") -> list[Column]:
+def _default_columns(
+    runs: "RunSet", metrics: Sequence[str], params: Mapping[str, Sequence[Any]], sort: str | None
+) -> list[Column]:
     several = len({record.project for record in runs}) > 1
     columns = [_column(runs, "run" if several else "name", header="run")]
     columns += [_column(runs, name, rank) for name, rank in _RUN_RANKS.items()]
-    columns += [_metric_column(runs, name, i) for i, name in enumerate(_key_metrics(runs))]
+    taken = {*params, *(column.header for column in columns)}
+    for i, name in enumerate(metrics):
+        header = f"metrics.{name}" if name in taken else name
+        columns.append(_metric_column(runs, name, i)._replace(header=text.clean(header)))
     columns += [
         column_of(name, values, text.param_or_nothing, rank=5 + 2 * i)
-        for i, (name, values) in enumerate(_key_params(runs))
+        for i, (name, values) in enumerate(params.items())
     ]
+    sorted_by = (sort or "age").removeprefix("-")
+    shown = {"name", *(column.header for column in columns)}
+    shown |= {f"params.{name}" for name in params} | {f"metrics.{name}" for name in metrics}
+    if sorted_by not in shown:
+        columns.insert(1, _column(runs, sorted_by, 1))
     return columns
 
 
-def _key_metrics(runs: "RunSet") -> list[str]:
+def _key_metrics(runs: "RunSet") -> tuple[list[str], list[str]]:
     """Choose the metrics that most runs share, those with a goal and on held-out data first.
 
-    Gives the run's own best (``val/loss:min``) where there is a goal, else the last value.
+    Gives the run's own best (``val/loss:min``) where there is a goal, else the last value; and
+    which metrics are left out.
     """
     metrics = runs.metrics()
     counts = Counter(name for each in metrics for name in each)
@@ -133,35 +149,46 @@ def _key_metrics(runs: "RunSet") -> list[str]:
         return -counts[name], goals[name] is None, not _HELD_OUT.search(name)
 
     sides = {"minimize": ":min", "maximize": ":max"}
-    chosen = sorted(counts, key=importance)[:_METRICS]
-    return [name + sides.get(str(goals[name]), "") for name in chosen]
+    ranked = sorted(counts, key=importance)
+    chosen = [name + sides.get(str(goals[name]), "") for name in ranked[:_METRICS]]
+    return chosen, ranked[_METRICS:]
 
 
 def _metric_column(runs: "RunSet", name: str, place: int) -> Column:
     """Make a column of best values with the best of all marked, or of last values."""
-    pick = {"min": min, "max": max}.get(name.rpartition(":")[2])
+    metric, _, side = name.rpartition(":")
+    pick = {"min": min, "max": max}.get(side)
+    # A param or a column of runs may bear the same name.
+    values = _values(runs, f"metrics.{name}")
     if pick is None:
-        return _column(runs, name, _LAST_VALUE_RANK)
-    column = _column(runs, name, 4 + 2 * place)
-    values = [(v, i) for i, v in enumerate(_values(runs, name)) if v is not None and v == v]
-    if len(values) > 1:
-        best = pick(values)[1]
+        return column_of(name, values, _write, rank=_LAST_VALUE_RANK)
+    column = column_of(name, values, _write, rank=4 + 2 * place)
+    for i, last in enumerate(runs.numbers(metric, "last")):
+        if last is not None and not math.isfinite(last):
+            column.cells[i] = Cell(f"{column.cells[i].text} (last {text.number(last)})", "red")
+    numbers = [(v, i) for i, v in enumerate(values) if v is not None and v == v]
+    if len(numbers) > 1:
+        best = pick(numbers)[1]
         column.cells[best] = Cell(column.cells[best].text, "bold green")
     return column
 
 
-def _key_params(runs: "RunSet") -> list[tuple[str, list[Any]]]:
-    """Choose the params that tell the runs apart; those that only some runs have come last."""
+def _key_params(runs: "RunSet") -> tuple[dict[str, list[Any]], list[str]]:
+    """Choose the params that tell the runs apart; those that only some runs have come last.
+
+    Gives their values, and which others that tell runs apart are left out.
+    """
     params = runs.flat_params()
     names = dict.fromkeys(name for each in params for name in each)
-    columns = [(name, [each.get(name) for each in params]) for name in names]
-    telling = [(name, values) for name, values in columns if _tells_apart(values)]
-    return sorted(telling, key=lambda column: _sameness(column[1]))[:_PARAMS]
+    columns = {name: [each.get(name) for each in params] for name in names}
+    telling = [name for name in names if len(set(map(str, columns[name]))) > 1]
+    short = [name for name in telling if _longest(columns[name]) <= _LONGEST_PARAM]
+    shown = sorted(short, key=lambda name: _sameness(columns[name]))[:_PARAMS]
+    return {name: columns[name] for name in shown}, [n for n in telling if n not in shown]
 
 
-def _tells_apart(values: Sequence[Any]) -> bool:
-    texts = set(map(str, values))
-    return len(texts) > 1 and max(map(len, texts)) <= _LONGEST_PARAM
+def _longest(values: Sequence[Any]) -> int:
+    return max(len(str(value)) for value in values)
 
 
 def _sameness(values: Sequence[Any]) -> tuple[bool, int]:

@@ -67,6 +67,8 @@ def _print(record: "RunRecord", screen: Screen) -> int:
     for section in (_print_identity, _print_params, _print_metrics, _print_artifacts):
         try:
             section(record, screen)
+        except BrokenPipeError:  # of stdout: nobody reads any more
+            raise
         except (DamagedError, OSError) as error:
             say(str(error))
             code = FAILED
@@ -84,6 +86,7 @@ def _identity(record: "RunRecord") -> list[tuple[str, Cell]]:
         ("ended", text.local_time(record.ended_at) if record.ended_at else ""),
         ("duration", text.duration(elapsed_s(record))),
         ("attempts", len(record.attempts) if len(record.attempts) > 1 else ""),
+        ("processes", _processes(record)),
         ("error", _error(record.error)),
         ("group", record.group),
         ("parent", record.parent),
@@ -100,6 +103,11 @@ def _identity(record: "RunRecord") -> list[tuple[str, Cell]]:
 
 def _moment(moment: str | None) -> str:
     return f"{text.local_time(moment)} ({text.age(moment)} ago)" if moment else ""
+
+
+def _processes(record: "RunRecord") -> str:
+    ranks = record.folder.ranks()
+    return f'{len(ranks)} further (history(ranks="all") in Python)' if ranks else ""
 
 
 def _error(error: Mapping[str, str] | None) -> str:
@@ -151,6 +159,8 @@ def _print_metrics(record: "RunRecord", screen: Screen) -> None:
     screen.heading("metrics")
     names = list(metrics)
     columns = [column_of("", names, text.clean)]
+    if any(summary.get("nonfinite") for summary in metrics.values()):
+        columns.append(column_of("not finite", list(metrics.values()), _not_finite, rank=1))
     for number, rank in _NUMBERS:
         values = [metrics[name].get(number) for name in names]
         if any(value is not None for value in values):
@@ -158,6 +168,12 @@ def _print_metrics(record: "RunRecord", screen: Screen) -> None:
             styles = ["green" if number == "best" else ""] * len(values)
             columns.append(column_of(header, values, text.number, rank=rank, styles=styles))
     screen.table(columns, INDENT)
+
+
+def _not_finite(summary: Mapping[str, Any]) -> str:
+    if not summary.get("nonfinite"):
+        return text.NOTHING
+    return f"since {summary.get('first_nonfinite_step')} ({summary['nonfinite']}x)"
 
 
 def _print_artifacts(record: "RunRecord", screen: Screen) -> None:

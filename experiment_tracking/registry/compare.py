@@ -61,15 +61,24 @@ class Comparison(Mapping[str, Any]):
         return table_html(self.to_columns())
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return one list per column: ``run``, differing ``params.x``, then the metrics."""
+        """Return one list per column: ``run``, differing ``params.x``, then the metrics.
+
+        A metric that is called as one of the others stands under ``metrics.``.
+        """
         params = {f"params.{name}": values for name, values in self["params"].items()}
-        return {"run": self["experiments"], **params, **self["metrics"]}
+        return beside({"run": self["experiments"], **params}, self["metrics"])
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with a row per run and the columns of :meth:`to_columns`."""
         import pandas as pd
 
         return pd.DataFrame(self.to_columns())
+
+
+def beside(columns: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns and metrics as one, a metric whose name is taken under ``metrics.``."""
+    named = {f"metrics.{name}" if name in columns else name: metrics[name] for name in metrics}
+    return {**columns, **named}
 
 
 def diff(a: RunRecord, b: RunRecord) -> dict[str, dict[str, tuple[Any, Any]]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from experiment_tracking.registry.compare import beside
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.runset import RunSet
 
@@ -32,9 +33,8 @@ def runs_html(runs: RunSet) -> str:
         "created_at": [record.created_at for record in shown],
         "duration_s": [record.duration_s for record in shown],
     }
-    for name in shown.metric_names():
-        columns[name] = shown.numbers(name, "last")
-    return f"<p>{len(runs)} runs</p>" + table_html(columns)
+    metrics = {name: shown.numbers(name, "last") for name in shown.metric_names()}
+    return f"<p>{len(runs)} runs</p>" + table_html(beside(columns, metrics))
 
 
 def record_html(record: RunRecord) -> str:

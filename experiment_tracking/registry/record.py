@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from experiment_tracking.errors import (
     DamagedError,
     InvalidValueError,
+    MetricNotFoundError,
     NotFoundError,
 )
 from experiment_tracking.folder import layout
@@ -39,7 +40,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-class Problem(NamedTuple):
+class Unreadable(NamedTuple):
     """A run that could not be read, or not wholly."""
 
     path: str
@@ -144,7 +145,7 @@ class RunRecord:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from its last start to its end; None for a running or crashed run."""
+        """Seconds that all attempts took together; None for a running or crashed run."""
         return self.summary.get("duration_s")
 
     @property
@@ -309,7 +310,24 @@ class RunRecord:
         """
         from experiment_tracking.registry.frames import history_frame
 
-        return history_frame(self.rows(attempts, ranks), metrics, attempts, ranks)
+        if metrics is not None and not isinstance(metrics, str):
+            metrics = list(metrics)
+        try:
+            return history_frame(self.rows(attempts, ranks), metrics, attempts, ranks)
+        except MetricNotFoundError:
+            if ranks == 0 and self.folder.ranks():
+                self._look_further(metrics, attempts)
+            raise
+
+    def _look_further(self, metrics: str | list[str] | None, attempts: str) -> None:
+        """Say so if further processes have the metrics; raise what is missing there too."""
+        from experiment_tracking.registry.frames import history_frame
+
+        history_frame(self.rows(attempts, "all"), metrics, attempts, "all")
+        raise MetricNotFoundError(
+            f"Only further processes of run {self.key} have logged {metrics!r}. "
+            f"Write history({metrics!r}, ranks='all')."
+        ) from None
 
     def rows(self, attempts: str = "merged", ranks: int | str = 0) -> list[Row]:
         """Read the rows as they are on disk; see :meth:`history` for the arguments."""
@@ -360,9 +378,9 @@ def flat(params: Mapping[str, Any]) -> Mapping[str, Any]:
     return columns
 
 
-def note(problems: list[Problem], record: RunRecord, error: Exception) -> None:
+def note(problems: list[Unreadable], record: RunRecord, error: Exception) -> None:
     """Keep that a file of a run could not be read, once."""
-    problem = Problem(record.folder.path, str(error))
+    problem = Unreadable(record.folder.path, str(error))
     if problem not in problems:
         problems.append(problem)
 

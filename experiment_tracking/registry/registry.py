@@ -11,7 +11,7 @@ from experiment_tracking.errors import DamagedError, InvalidTypeError, RunNotFou
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
-from experiment_tracking.registry.record import Problem, RunRecord
+from experiment_tracking.registry.record import RunRecord, Unreadable
 from experiment_tracking.registry.runset import RunSet, Tags, Where, to_conditions
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class ExperimentRegistry:
         root: Path | Sequence[Path] | None = None,
         *more_roots: Path,
     ) -> None:
-        first = [root] if root is None or isinstance(root, (str, os.PathLike)) else root
-        roots = [layout.existing_root(each) for each in (*first, *more_roots)]
+        first: Any = [root] if _is_one(root) else root
+        roots = [layout.existing_root(_checked(each)) for each in (*first, *more_roots)]
         self.roots = list(dict.fromkeys(roots))
-        self.problems: list[Problem] = []
+        self.problems: list[Unreadable] = []
         """Runs that could not be read when the runs were last listed, with the reason."""
 
     def __repr__(self) -> str:
@@ -212,7 +212,8 @@ class ExperimentRegistry:
         Raises
         ------
         MetricNotFoundError
-            If no run has a value of that metric; near names are shown.
+            If no run meets the conditions, or none that does has a value of that metric; near
+            names are shown.
         InvalidValueError
             If the metric has no goal and no mode is given.
         """
@@ -272,9 +273,9 @@ class ExperimentRegistry:
         except FileNotFoundError:
             # A run that is just being opened, or was killed then, has no summary and no rows.
             if _has_rows(path):
-                self.problems.append(Problem(path, "has rows but no summary.json"))
+                self.problems.append(Unreadable(path, "has rows but no summary.json"))
         except (DamagedError, OSError) as error:
-            self.problems.append(Problem(path, str(error)))
+            self.problems.append(Unreadable(path, str(error)))
         return None
 
     def _get(self, key: str) -> RunRecord:
@@ -319,9 +320,20 @@ class ExperimentRegistry:
         return f"There is no run {key!r} in {', '.join(self.roots)}. {near(key, known)}"
 
     def _all(self, keys: Any) -> RunSet:
-        if isinstance(keys, (str, os.PathLike, RunRecord)) or hasattr(keys, "path"):
-            keys = [keys]
-        return RunSet([self.get(key) for key in keys], self.problems)
+        return RunSet([self.get(key) for key in ([keys] if _is_one(keys) else keys)], self.problems)
+
+
+def _is_one(keys: Any) -> bool:
+    return isinstance(keys, (str, os.PathLike)) or not isinstance(keys, Iterable)
+
+
+def _checked(root: Path | None) -> Path | None:
+    if root is None or isinstance(root, (str, os.PathLike)):
+        return root
+    raise InvalidTypeError(
+        f"A root must be the path of a folder of projects, or a list of these; found {root!r:.60} "
+        f"of type {type(root).__name__}. Write ExperimentRegistry('experiments')."
+    )
 
 
 def _has_rows(path: str) -> bool:
@@ -341,6 +353,3 @@ def _gc_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-__all__ = ["ExperimentRegistry", "Problem", "RunSet"]

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import orjson
-
 from experiment_tracking.errors import (
     DamagedError,
     InvalidTypeError,
@@ -12,8 +10,9 @@ from experiment_tracking.errors import (
     MetricNotFoundError,
 )
 from experiment_tracking.folder.liveness import STATUSES
+from experiment_tracking.folder.values import to_tags
 from experiment_tracking.registry.columns import find_metric
-from experiment_tracking.registry.record import Problem, RunRecord, flat, note
+from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +35,9 @@ class RunSet(Sequence[RunRecord]):
         List that takes what turns out to be unreadable later.
     """
 
-    def __init__(self, records: Iterable[RunRecord], problems: list[Problem] | None = None) -> None:
+    def __init__(
+        self, records: Iterable[RunRecord], problems: list[Unreadable] | None = None
+    ) -> None:
         self._records = list(records)
         self.problems = [] if problems is None else problems
         """Runs of which a file could not be read; in tables those values are missing."""
@@ -130,6 +131,8 @@ class RunSet(Sequence[RunRecord]):
 
     def limit(self, count: int | None) -> "RunSet":
         """Keep the first ``count`` runs, all of them with None."""
+        if count is not None and not hasattr(count, "__index__"):
+            raise InvalidTypeError(f"limit must be a whole number or None, found {count!r:.60}.")
         if count is not None and count < 0:
             raise InvalidValueError(f"limit must be 0 or more, found {count}.")
         return self._with(self._records[:count])
@@ -138,6 +141,10 @@ class RunSet(Sequence[RunRecord]):
         """Return the run with the best value; see ``ExperimentRegistry.best``."""
         if on not in ("best", "last"):
             raise InvalidValueError(f"on must be 'best' or 'last', found {on!r}.")
+        if not self:
+            raise MetricNotFoundError(
+                f"No run meets the conditions, so there is no best {metric!r}."
+            )
         name = find_metric(metric, self.metric_names())
         side = self._side(name) if mode is None else _side(mode)
         values = self.numbers(name, side if on == "best" else "last")
@@ -153,13 +160,17 @@ class RunSet(Sequence[RunRecord]):
         return pick(ranked, key=lambda pair: pair[0])[1]
 
     def _side(self, metric: str) -> str:
-        goals = set(self.each(lambda record: record.goal(metric), None)) - {None}
+        goals = self.goals(metric)
         if len(goals) != 1:
             raise InvalidValueError(
                 f"Metric {metric!r} has {'several goals' if goals else 'no goal'}. "
                 "Say mode='min' or mode='max'."
             )
-        return _side(str(goals.pop()))
+        return _side(goals.pop())
+
+    def goals(self, metric: str) -> set[str]:
+        """Return the goals of a metric in these runs: none, one, or both if they disagree."""
+        return {goal for goal in self.each(lambda record: record.goal(metric), None) if goal}
 
     def metric_names(self) -> list[str]:
         """Names of all metrics that any of the runs has, in the order they are met."""
@@ -228,7 +239,10 @@ def to_conditions(
 
 
 def _statuses(status: str | Iterable[str]) -> set[str]:
-    wanted = {word.lower() for word in ([status] if isinstance(status, str) else status)}
+    words = [status] if isinstance(status, str) else status
+    if not isinstance(words, Iterable):
+        raise InvalidTypeError(f"status must be a word or several, found {status!r:.60}.")
+    wanted = {str(word).lower() for word in words}
     if unknown := wanted - set(STATUSES):
         raise InvalidValueError(
             f"No run has status {', '.join(sorted(unknown))}. Allowed: {', '.join(STATUSES)}."
@@ -236,17 +250,10 @@ def _statuses(status: str | Iterable[str]) -> set[str]:
     return wanted
 
 
-def _wanted_tags(tags: Tags) -> dict[str, str | None]:
-    if isinstance(tags, Mapping):
-        return {str(key): _tag_text(value) for key, value in tags.items()}
-    return dict.fromkeys([tags] if isinstance(tags, str) else tags)
-
-
-def _tag_text(value: Any) -> str:
-    """Form in which ``set_tags`` keeps a value."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    return orjson.dumps(value).decode()
+def _wanted_tags(tags: Tags) -> Mapping[str, str | None]:
+    """Tags in the form in which ``set_tags`` keeps them; words may have any value."""
+    kept = to_tags(tags)
+    return dict(kept) if isinstance(tags, Mapping) else dict.fromkeys(kept)
 
 
 def _has_tags(record: RunRecord, wanted: Mapping[str, str | None]) -> bool:

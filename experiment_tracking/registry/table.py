@@ -13,7 +13,7 @@ from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder.layout import FORMAT, RunFolder
 from experiment_tracking.folder.liveness import FINAL
 from experiment_tracking.folder.values import from_stored, shown_name
-from experiment_tracking.registry.record import CLOSING_BYTES, Problem, RunRecord, flat, note
+from experiment_tracking.registry.record import CLOSING_BYTES, RunRecord, Unreadable, flat, note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class RunTable:
         List that takes what could not be read.
     """
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Unreadable]) -> None:
         self._problems = problems
         self._length = 0
         self._groups: dict[tuple[str | None, ...], _Group] = {}

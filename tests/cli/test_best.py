@@ -51,4 +51,13 @@ def test_a_metric_without_a_goal_asks_for_the_side(experiments, root):
     code, _, err = experiments("best", "width")
     assert code == 2
     assert "goal" in err
+    assert "--min or --max" in err
+    assert "mode=" not in err
     assert experiments("best", "width", "--max")[0] == 0
+
+
+def test_no_run_that_meets_the_conditions_is_told_from_no_such_metric(experiments):
+    code, out, err = experiments("best", "val/loss", "--status", "killed")
+    assert (code, out) == (3, "")
+    assert "meets these conditions" in err
+    assert "metric" not in err

@@ -85,3 +85,11 @@ def test_a_narrow_terminal_shows_the_runs_in_blocks_that_fit(in_terminal):
     assert sum(line.count("val/loss") for line in lines) == 2
     for name in ("lr-0.1", "lr-0.01", "lr-0.001"):
         assert any(name in line.split() for line in lines)
+
+
+def test_what_the_numbers_are_is_said(experiments, root):
+    last = experiments("compare", "lr-0.1", "lr-0.001")
+    assert "metrics, last values\n" in last[1]
+    assert "best of the values shown" in last[2]
+    chosen = experiments("compare", "lr-0.1", "lr-0.001", "--metrics", "val/loss:max")[1]
+    assert "last values" not in chosen

@@ -171,3 +171,51 @@ def test_colour_is_for_terminals_that_want_it(in_terminal):
     assert SGR.search(in_terminal("ls")[1])
     assert "\x1b[32m" not in in_terminal("ls", NO_COLOR="1")[1]
     assert not SGR.search(in_terminal("ls", TERM="dumb")[1])
+
+
+def test_a_last_value_that_is_no_number_stands_beside_the_best(experiments):
+    row = experiments("ls", "digits")[1].splitlines()[2]
+    assert "1.3333 (last nan)" in row
+    chosen = experiments("ls", "digits", "--columns", "val/loss:min", "--json")[1]
+    assert json.loads(chosen)[1] == {"val/loss:min": 4 / 3}
+
+
+@pytest.fixture
+def many(root):
+    """Two runs of more params and metrics than have a column by default."""
+    tracker = ExperimentTracker("many", root=root, auto_log=False)
+    for i in range(2):
+        params = {"fixed": 7, "prompt": "word" * 20 + str(i), **{f"p{n}": n + i for n in range(8)}}
+        with tracker.start_run(f"run-{i}", params) as run:
+            run.log_metrics({f"m{n}": n for n in range(14)}, step=0)
+
+
+def test_the_columns_left_out_by_default_are_named(experiments, many):
+    code, _, err = experiments("ls", "many")
+    assert code == 0
+    assert err.count("\n") == 1
+    assert "not shown: m4, m5" in err
+    assert "and 5 more" in err
+    assert "--columns" in err
+    assert experiments("ls", "many", "--columns", "run,m4")[2] == ""
+
+
+def test_the_sorted_column_is_shown_though_it_is_the_same_for_all(experiments, many):
+    header, row, _ = table(experiments("ls", "many", "--sort=-fixed")[1])
+    assert (header[1], row[1]) == ("fixed", "7")
+    for shown in ("p0", "params.p0", "name", "run", "age", "duration", "metrics.m0"):
+        header = table(experiments("ls", "many", "--sort", shown)[1])[0]
+        assert header == table(experiments("ls", "many")[1])[0]
+
+
+def test_a_metric_that_bears_the_name_of_a_column_or_param_has_its_own(experiments, root):
+    for lr in (1, 2):
+        with ExperimentTracker("both", root=root).start_run(f"run-{lr}", {"lr": lr}) as run:
+            run.log_metrics({"lr": lr / 8, "run": 5})
+    code, out, _ = experiments("ls", "both")
+    header, row, _ = table(out)
+    assert code == 0
+    shown = dict(zip(header, row, strict=True))
+    assert {"run": "run-2", "metrics.run": "5", "metrics.lr": "0.25", "lr": "2"}.items() <= (
+        shown.items()
+    )

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -128,3 +129,28 @@ def test_a_terminal_that_knows_ascii_alone_gets_escapes(command):
     )
     assert done.returncode == 0
     assert rb"\u6ce2-\u03b2" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words", ["ls", "ls --json", "show lr-0.1", "compare lr-0.1 latest", "--help"]
+)
+def test_head_takes_its_line_and_nobody_complains(command, words, unbuffered):
+    # Unbuffered, every line is a write of its own, and all behind the first one fail.
+    line = ["bash", "-c", '"$@" | head -1', "bash", *command, *words.split()]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.stdout.count("\n") == 1
+    assert "roken" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["ls", "show lr-0.1", "compare lr-0.1 latest"])
+def test_a_reader_that_has_gone_already_is_met_in_silence_by_each_command(command, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, *words.split()], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert "roken" not in done.stderr

@@ -97,3 +97,29 @@ def test_a_long_value_goes_on_below_itself(in_terminal, root):
     lines = SGR.sub("", in_terminal("show", "long/run", columns=60)[1]).splitlines()
     assert sum(line.count("word") for line in lines) == 40
     assert max(map(len, lines)) <= 60
+
+
+def test_since_when_a_metric_is_not_finite_is_shown_where_one_is(experiments):
+    header, loss, accuracy = (
+        experiments("show", "lr-0.01")[1].split("metrics\n")[1].splitlines()[:3]
+    )
+    assert "not finite" in header
+    assert "since 3 (1x)" in loss
+    assert "since" not in accuracy
+    assert "not finite" not in experiments("show", "lr-0.1")[1]
+
+
+def test_further_processes_are_counted(experiments, root):
+    assert "(history(" not in experiments("show", "lr-0.1")[1]
+    for rank in (1, 2):
+        (root / "digits" / "lr-0.1" / f"metrics_history.{rank}.json").write_text("[\n\n]\n")
+    out = experiments("show", "lr-0.1")[1]
+    assert 'processes  2 further (history(ranks="all") in Python)' in out
+
+
+@pytest.mark.parametrize("key", ["digits", "digits/"])
+def test_a_project_is_not_a_run_and_it_says_how_to_list_it(experiments, key):
+    code, out, err = experiments("show", key)
+    assert (code, out) == (3, "")
+    assert "'digits' is a project" in err
+    assert "experiments ls digits" in err

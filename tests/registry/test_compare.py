@@ -119,3 +119,13 @@ def test_nothing_compares_to_nothing(registry):
     assert comparison["experiments"] == []
     assert len(comparison.to_frame()) == 0
     assert repr(comparison) == "<Comparison of no runs>"
+
+
+def test_a_metric_called_as_a_column_leaves_it_be(track, registry):
+    for lr in (1, 2):
+        track(f"run-{lr}", params={"lr": lr}, rows=[{"run": 7.0, "params.lr": 8.0}])
+    columns = registry.compare_experiments(["run-1", "run-2"]).to_columns()
+    assert columns == {
+        "run": ["run-1", "run-2"], "params.lr": [1, 2],
+        "metrics.run": [7.0, 7.0], "metrics.params.lr": [8.0, 8.0],
+    }  # fmt: skip

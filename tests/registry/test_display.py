@@ -86,3 +86,10 @@ def test_nothing_is_an_empty_cell_and_numbers_are_short():
     assert Cells(table_html({"x": [None, 1 / 3, True, math.nan]})).cells[1:] == [
         "", "0.333333", "True", "nan",
     ]  # fmt: skip
+
+
+def test_a_metric_called_run_has_a_column_of_its_own(track, registry):
+    track("a", rows=[{"run": 7.0}])
+    cells = Cells(registry.list_experiments()._repr_html_()).cells
+    assert "metrics.run" in cells
+    assert "digits/a" in cells

@@ -223,6 +223,17 @@ def test_the_mean_over_processes_has_one_row_for_each_step(joined):
     np.testing.assert_array_equal(mean["loss"], [2.0, 2.0, np.nan])
 
 
+def test_a_metric_of_further_processes_alone_is_said_to_be_theirs(joined):
+    path = joined.path / "metrics_history.1.json"
+    path.write_text(path.read_text().replace("loss", "w"))
+    for wanted in ("w", iter(["w"])):
+        with pytest.raises(MetricNotFoundError, match=r"Only further processes.*ranks='all'"):
+            joined.history(wanted)
+    with pytest.raises(MetricNotFoundError, match="No run here"):
+        joined.history("x")
+    assert joined.history("w", ranks="all")["w"].dropna().tolist() == [3.0]
+
+
 @pytest.mark.parametrize("argument", [{"ranks": 3}, {"attempts": "last"}])
 def test_a_word_that_history_does_not_know_names_those_it_does(track, argument):
     record = RunRecord(track("a").path)

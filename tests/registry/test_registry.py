@@ -313,3 +313,20 @@ def test_the_difference_of_two_runs_names_params_metrics_and_tags(track, registr
         "metrics": {"loss": (1.0, None), "acc": (None, 1.0)},
         "tags": {"y": (None, "")},
     }
+
+
+@pytest.mark.parametrize("root", [5, [5], b"experiments"])
+def test_what_cannot_be_a_root_is_refused(root):
+    with pytest.raises(InvalidTypeError, match="path of a folder of projects"):
+        ExperimentRegistry(root)
+
+
+def test_what_names_no_run_is_refused_where_many_are_taken(registry):
+    with pytest.raises(InvalidTypeError, match="named by"):
+        registry.compare_experiments(5)
+
+
+def test_one_run_may_stand_where_many_are_taken(track, registry):
+    run = track("a")
+    for one in ("a", run, run.path, registry.get("a"), ["a"], registry.list_experiments()):
+        assert registry.compare_experiments(one)["experiments"] == ["a"]

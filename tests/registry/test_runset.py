@@ -1,9 +1,12 @@
+import enum
 import math
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry.runset import RunSet
 
 
@@ -113,3 +116,32 @@ def test_a_file_that_becomes_unreadable_later_is_noted_once(track, registry, dam
     assert runs.order_by("lr").names == ["b", "a"]
     assert [problem.path for problem in runs.problems] == [str(run.path)]
     assert registry.problems == runs.problems
+
+
+class Stage(enum.Enum):
+    TEST = "test"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1e-5, 0.1, 3, True, None, "text", "é", ["é", 1], {"a": [1, 2]}, Stage.TEST, Path("a/b"), (1,),
+     np.float32(0.1), np.int64(3), math.nan],
+)  # fmt: skip
+def test_the_tags_that_were_set_find_the_run(track, registry, value):
+    track("a", tags={"key": value})
+    track("b", tags={"key": "other"})
+    assert registry.list_experiments(tags={"key": value}).names == ["a"]
+
+
+def test_what_is_no_tag_limit_or_status_is_refused(runs):
+    for wrong in ({"tags": 5}, {"status": 5}):
+        with pytest.raises(InvalidTypeError, match="5"):
+            runs.filter(**wrong)
+    with pytest.raises(InvalidTypeError, match="limit"):
+        runs.limit("x")
+    assert runs.limit(np.int64(2)).names == ["a", "b"]
+
+
+def test_no_run_to_choose_from_is_not_a_missing_metric(runs):
+    with pytest.raises(MetricNotFoundError, match="No run meets the conditions"):
+        runs.filter(status="killed").best("val/loss")
