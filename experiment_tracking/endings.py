@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.notices import notice
 
 Ending = tuple[str, dict[str, str] | None]
 """Status, and the error behind it."""
@@ -155,6 +156,8 @@ def _close_all() -> None:
         except (KeyboardInterrupt, SystemExit):
             # Told to end once more. What readers can compute is left; the status is not.
             writer.close(*present_ending(writer), hurry=True)
+        except Exception as problem:  # One run's trouble must not keep the others open.
+            notice(f"run {writer.folder.name!r} could not be ended ({problem}).")
 
 
 def _chain_excepthook() -> None:

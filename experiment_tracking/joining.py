@@ -5,6 +5,7 @@ and writes nothing.
 """
 
 import contextlib
+import errno
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,13 +30,18 @@ class JoinedWriter:
 
     tensorboard = None
 
-    def __init__(self, folder: RunFolder, rank: str) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        rank: str,
+        documents: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
         self.folder = folder
         self.rank = rank
         self.ended = False
         self.noted_ending: Ending | None = None
         self.thread = threading.current_thread()
-        documents = read_documents(folder)
+        documents = documents or read_documents(folder)
         self.summary = Document(None, documents["summary"])
         self.params = Document(None, documents["params"])
         self._history: HistoryWriter | None = None
@@ -55,6 +61,11 @@ class JoinedWriter:
         history = self._history or self._first_history()
         if history is not None:
             history.append(values, step, timestamp)
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last row of this process, -1 before the first."""
+        return -1 if self._history is None else self._history.last_step
 
     def _first_history(self) -> HistoryWriter | None:
         with self._opening:  # one file, however many threads log their first row at once
@@ -79,7 +90,7 @@ class JoinedWriter:
             except FileExistsError:
                 # An earlier process of the same pid, or a resumed rank: its rows stay its own.
                 label = f"{self.rank}-{number}"
-        raise AssertionError(f"{self.folder.path} has a thousand histories of rank {self.rank}")
+        raise FileExistsError(errno.EEXIST, f"a thousand files of rank {self.rank}")
 
     def _trouble(self, error: OSError | None) -> None:
         state = f"cannot write rows ({error}); they wait" if error else "writes rows again"

@@ -3,7 +3,6 @@
 Tags, params, statuses and file names take the form in which they are kept here too.
 """
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -244,7 +243,7 @@ class Logs(ABC):
 
         Replaces ``summary.json`` before it returns (0.15 ms).
         """
-        self._run()._set_tags(to_tags(tags))
+        self._run()._set_tags(values.to_tags(tags))
 
     def remove_tags(self, *names: str) -> None:
         """Remove tags; those that are not there are passed over."""
@@ -270,34 +269,6 @@ def to_status(status: object) -> str:
         notice(f"status {status!r} is not known; the run counts as finished. Known: FINISHED, "
                "FAILED, KILLED.")  # fmt: skip
     return _STATUS_WORDS.get(word, "finished")
-
-
-def to_tags(tags: Mapping[str, Any] | Iterable[str] | str | None) -> dict[str, str]:
-    """Turn words or a mapping into the mapping of text to text that is kept."""
-    if tags is None:
-        return {}
-    if isinstance(tags, str):
-        tags = [tags]
-    if not isinstance(tags, Mapping):
-        tags = _from_words(tags)
-    plain = values.to_plain(tags, "tags")
-    return {
-        key: value if isinstance(value, str) else _tag_text(value) for key, value in plain.items()
-    }
-
-
-def _from_words(words: Any) -> dict[str, str]:
-    try:
-        return dict.fromkeys(words, "")
-    except TypeError:
-        raise InvalidTypeError(
-            f"Tags must be a mapping, a word or several words, found {words!r:.60}. "
-            "Write set_tags({'model': 'resnet'}) or set_tags(['baseline'])."
-        ) from None
-
-
-def _tag_text(value: Any) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def to_text(value: Any, name: str) -> str:
@@ -331,9 +302,14 @@ def _note_cut(name: str) -> None:
 
 def _parts(name: str) -> list[str]:
     """Split a name that may hold ``/`` and check each part as a file's name."""
-    if not isinstance(name, str) or not name:
-        raise InvalidNameError(f"A file's name must be text, found {name!r}. Write 'confusion'.")
-    return [layout.check_name(part, f"The part of {name!r}") for part in name.split("/")]
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"A file's name must be text, found {type(name).__name__}. The thing to keep comes "
+            "first, then its name: log_figure(figure, 'confusion')."
+        )
+    return [
+        layout.check_name(part, f"In the file's name {name!r} the part") for part in name.split("/")
+    ]
 
 
 def check_file_name(name: str) -> str:

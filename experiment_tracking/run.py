@@ -1,12 +1,11 @@
 """A run: what a training loop logs to, turned into the files of one folder."""
 
-import contextlib
 import copy
 import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from math import fsum
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +15,7 @@ from experiment_tracking.errors import (
     InvalidTypeError,
     InvalidValueError,
     RunEndedError,
+    WriteError,
 )
 from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import encode
@@ -127,6 +127,15 @@ class Run(Logs):
         with self._writer.changing(self._writer.summary) as summary:
             summary["notes"] = to_text(text, "notes")
 
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last row, those of earlier attempts included; None before the first.
+
+        A resumed loop goes on at ``last_step + 1``.
+        """
+        step: int = self._writer.last_step
+        return step if step >= 0 else None
+
     # ------------------------------------------------------------------ logging
 
     def log_metrics(
@@ -134,7 +143,8 @@ class Run(Logs):
     ) -> None:
         """Log one row of numbers; see :meth:`Logs.log_metrics`."""
         # The way of nearly every call: known names, plain finite numbers. A few quick looks
-        # stand in for checking each entry again; a finite sum has no NaN or infinity in it.
+        # stand in for checking each entry again: a sum within 64 bits has no NaN or infinity in
+        # it, nor an integer that JSON cannot hold.
         if (
             type(metrics) is dict
             and metrics
@@ -143,13 +153,14 @@ class Run(Logs):
             and (step is None or (type(step) is int and -_TOO_HIGH <= step < _TOO_HIGH))
             and timestamp is None
         ):
+            # Nothing of the append stands in a try: what a signal handler raises comes out of it.
             try:
-                total = fsum(metrics.values())
-                if total - total == 0:
-                    self._append(metrics, step, None)
-                    return
-            except (OverflowError, ValueError, TypeError):
-                pass  # Infinities of both signs, or an integer beyond 64 bits: checked below.
+                total: float = sum(metrics.values())
+            except OverflowError:  # an integer beyond all floats, which is refused below
+                total = inf
+            if -_TOO_HIGH <= total < _TOO_HIGH:
+                self._append(metrics, step, None)
+                return
         self._log_checked(metrics, step, timestamp)
 
     def _log_checked(self, metrics: Mapping[str, Any], step: Any, timestamp: float | None) -> None:
@@ -176,7 +187,12 @@ class Run(Logs):
         self._check_open()
         plain = to_params(params)
         old = self._writer.params.value
-        replaced = {n: old[n] for n, v in plain.items() if n in old and old[n] != v}
+        replaced = {
+            name: old[name]
+            for name, value in plain.items()
+            # True is not 1, nor is 1.0, to whoever reads the params.
+            if name in old and (old[name] != value or type(old[name]) is not type(value))
+        }
         for name, value in replaced.items():
             self._writer.amend("param", name, value, plain[name])
         with self._writer.changing(self._writer.params) as kept:
@@ -332,11 +348,10 @@ class Run(Logs):
         parent.continue_in_child()
         if isinstance(parent, SilentWriter):
             return
-        with contextlib.suppress(OSError, ValueError):
-            writer = JoinedWriter(parent.folder, f"p{os.getpid()}")
-            self._writer = writer
-            self._append = writer.append
-            endings.opened(writer, self)
+        documents = {"summary": parent.summary.value, "params": parent.params.value}
+        self._writer = JoinedWriter(parent.folder, f"p{os.getpid()}", documents)
+        self._append = self._writer.append
+        endings.opened(self._writer, self)
 
 
 class SavedModel:
@@ -360,30 +375,51 @@ def open_run(
     identity: Identity,
     settings: Settings,
 ) -> Run:
-    """Make a new folder and open its run."""
+    """Make a new folder and open its run.
+
+    Raises
+    ------
+    WriteError
+        If the file system refuses. Nothing is left behind.
+    """
     if name is not None and endings.interactive():
         _finish_earlier(root, project, name)
-    folder = layout.allocate(root, project, name)
-    writer = RunWriter.create(folder, identity, settings)
+    folder = None
+    try:
+        folder = layout.allocate(root, project, name)
+        writer = RunWriter.create(folder, identity, settings)
+    except OSError as error:
+        if folder is not None:
+            import shutil
+
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise WriteError(
+            f"A run cannot be opened in {os.path.join(root, project)} ({error}). Pass a root that "
+            f"can be written to, or set {layout.ROOT_VARIABLE}."
+        ) from error
     writer.requested_name = name or folder.name
-    return _opened(writer)
+    taken = name is not None and name != folder.name
+    return _opened(writer, f" ({name!r} was taken)" if taken else "")
 
 
 def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, force: bool) -> Run:
     """Open a further attempt of a run."""
     if endings.interactive():
         _finish_earlier(folder.root, folder.project, folder.name)
-    run = _opened(RunWriter.resume(folder, identity._replace(params={}), settings, force=force))
+    writer = RunWriter.resume(folder, identity._replace(params={}), settings, force=force)
+    attempt, step = len(writer.summary.value["attempts"]), writer.history.last_step
+    behind = "before its first row" if step < 0 else f"its last step was {step}"
+    run = _opened(writer, f" (resumed, attempt {attempt}, {behind})")
     if identity.params:
         run._log_params(identity.params)
     return run
 
 
-def _opened(writer: RunWriter) -> Run:
+def _opened(writer: RunWriter, remark: str) -> Run:
     run = Run(writer)
     endings.opened(writer, run)
     export_to_children()
-    notice(f"run {run.project}/{run.name} in {writer.folder.path}")
+    notice(f"run {run.project}/{run.name} in {writer.folder.path}{remark}")
     return run
 
 
@@ -429,7 +465,8 @@ def silent_run(root: str, project: str, name: str | None) -> Run:
 
 
 def _file_name(name: str, suffix: str, step: int | None) -> str:
-    return check_file_name(name) + ("" if step is None else f"-{step:06d}") + suffix
+    stem = check_file_name(name).removesuffix(suffix) or name
+    return stem + ("" if step is None else f"-{step:06d}") + suffix
 
 
 def _optional_step(step: Any) -> int | None:

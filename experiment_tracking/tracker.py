@@ -1,5 +1,6 @@
 """The front door: one object that opens runs, logs to the current one and looks at the others."""
 
+import contextlib
 import os
 import weakref
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from experiment_tracking.errors import (
     BackendError,
     DamagedError,
+    ExperimentTrackingError,
     InvalidTypeError,
     InvalidValueError,
     RunEndedError,
@@ -20,7 +22,7 @@ from experiment_tracking.errors import (
 from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
-from experiment_tracking.logs import Logs, to_params, to_status, to_tags, to_text
+from experiment_tracking.logs import Logs, to_params, to_status, to_text
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
 
@@ -124,9 +126,9 @@ class ExperimentTracker(Logs):
         self.project = project or experiment_name or "default"
         self.group = group if group is not None or project is None else experiment_name
         self._default_name = experiment_name
-        self._default_group = group
+        self._default_group = None if group is None else to_text(group, "group")
         self._config = config
-        self._identity = Identity(to_params(config), to_tags(tags), to_text(notes, "notes"))
+        self._identity = Identity(to_params(config), values.to_tags(tags), to_text(notes, "notes"))
         self._settings = Settings(
             use_tensorboard,
             _to_backends(backend, use_wandb, use_mlflow, tracking_uri),
@@ -195,7 +197,7 @@ class ExperimentTracker(Logs):
             layout.check_name(name, "The run name")
         identity = Identity(
             params={**self._identity.params, **to_params(config)},
-            tags={**self._identity.tags, **to_tags(tags)},
+            tags={**self._identity.tags, **values.to_tags(tags)},
             notes=self._identity.notes,
             group=group,
             parent=_to_id(parent),
@@ -240,7 +242,8 @@ class ExperimentTracker(Logs):
 
     def _find_resumable(self, name: str | None) -> RunFolder | None:
         if self._resume not in _RESUME_WORDS:
-            return _folder_of(self._root, self._resume)
+            words = ", ".join(map(repr, _RESUME_WORDS))
+            return _folder_of(self._root, self._resume, f"resume takes {words}, or a run. ")
         if name is None:
             raise InvalidValueError(
                 f"resume={self._resume!r} needs the name of a run: give experiment_name, or "
@@ -270,7 +273,7 @@ class ExperimentTracker(Logs):
         """
         from experiment_tracking import run as runs
 
-        key = os.fspath(run) if run is not None else os.environ.get(RUN_VARIABLE)
+        key = _to_path(run, "join") if run is not None else os.environ.get(RUN_VARIABLE)
         if not key:
             raise RunNotFoundError(
                 f"join() was given no run and {RUN_VARIABLE} is not set. Pass the run's path or id."
@@ -310,6 +313,10 @@ class ExperimentTracker(Logs):
         error: BaseException | None,
         traceback: "TracebackType | None",
     ) -> None:
+        if error is not None and not self._has_run and self._rank <= 0:
+            # It failed before it logged anything. That it was tried, and with what, is kept.
+            with contextlib.suppress(ExperimentTrackingError):
+                self._first_run()
         for run in self._newest_first():
             run.__exit__(kind, error, traceback)
         self._open_runs.clear()
@@ -410,7 +417,11 @@ class ExperimentTracker(Logs):
             If no run has that metric; near names are shown.
         """
         mode = "min" if minimize else "max"
-        return self.registry.best(metric, mode=mode, project=self.project)
+        best = self.registry.best(metric, mode=mode, project=self.project)
+        goal = next((k.get("goal") for n, k in best.metrics.items() if n.endswith(metric)), None)
+        if goal is not None and goal.startswith("max") is minimize:
+            notice(f"more of {metric!r} is better, but the best was asked for with {minimize=}.")
+        return best
 
     def compare_runs(
         self,
@@ -426,11 +437,12 @@ class ExperimentTracker(Logs):
 def _this_rank(rank: int | None) -> int:
     """Rank of this process; SLURM's variables alone say nothing (a job of one task has them)."""
     if rank is not None:
-        if values.to_step(rank) < 0:
+        number = values.to_step(rank, "rank")
+        if number < 0:
             raise InvalidValueError(f"rank must be 0 or above, found {rank!r}.")
-        return values.to_step(rank)
-    number, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    return int(number) if number.isdigit() and size.isdigit() and int(size) > 1 else 0
+        return number
+    given, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return int(given) if given.isdigit() and size.isdigit() and int(size) > 1 else 0
 
 
 def _to_resume(resume: Any) -> str:
@@ -443,11 +455,20 @@ def _to_resume(resume: Any) -> str:
         ) from None
 
 
+def _to_path(run: Any, what: str) -> str:
+    try:
+        return str(os.fspath(getattr(run, "path", run)))
+    except TypeError:
+        raise InvalidTypeError(
+            f"{what} takes the path or id of a run, found {run!r:.60} of type {type(run).__name__}."
+        ) from None
+
+
 def _to_id(parent: Any) -> str | None:
     return None if parent is None else str(getattr(parent, "id", parent))
 
 
-def _folder_of(root: str, key: str) -> RunFolder:
+def _folder_of(root: str, key: str, allowed: str = "") -> RunFolder:
     """Find a run by path or id, without the registry's machinery."""
     if os.path.isdir(key) and RunFolder(key).exists():
         return RunFolder(key)
@@ -457,11 +478,13 @@ def _folder_of(root: str, key: str) -> RunFolder:
                 return folder
         except (OSError, ValueError):
             continue  # A damaged neighbour; the registry's business to report.
-    raise RunNotFoundError(f"There is no run with path or id {key!r} in {root}.")
+    raise RunNotFoundError(f"{allowed}There is no run with path or id {key!r} in {root}.")
 
 
 def _newest_of_name(root: str, project: str, name: str) -> RunFolder | None:
-    """Return the run of that name with the highest suffix."""
+    """Return the run of that name with the highest suffix; no suffix without the bare name."""
+    if not RunFolder(os.path.join(root, project, name)).exists():
+        return None
     numbered = [(_number_of(f.name, name), f) for f in layout.iter_runs(root, project)]
     number, folder = max(numbered, key=lambda one: one[0], default=(0, None))
     return folder if number else None

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from experiment_tracking.capture.code import EntryScript
     from experiment_tracking.capture.git import GitProbe
 
+_WAITS = {
+    "rows": "up to 8 MB of rows wait in memory until it works again.",
+    "files": "the summary counts the files that are lost.",
+    "TensorBoard's files": "they are written anew when it works again.",
+}
 _DURABLE_EVERY_S = 1.0
 _SUMMARY_EVERY_S = 5.0
 _HEARTBEAT_EVERY_S = 10.0
@@ -70,6 +75,7 @@ class RunWriter:
         self._closing = threading.RLock()
         self._in_closing = False
         self._taken_over = False
+        self._rows_at_takeover = 0
         self._troubles: set[str] = set()
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
@@ -266,6 +272,8 @@ class RunWriter:
             with document.change() as value:
                 yield value
         except OSError as error:
+            if error.errno is None:
+                raise  # not the disk's: a signal handler's own, such as its time-out
             self._trouble("documents", error)
 
     def save_file(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
@@ -305,6 +313,8 @@ class RunWriter:
                 f"({error}). Choose another name."
             ) from error
         except OSError as error:
+            if error.errno is None:
+                raise
             with self.changing(self.summary) as summary:
                 lost = summary.setdefault("lost", {})
                 lost["files"] = lost.get("files", 0) + 1
@@ -342,8 +352,7 @@ class RunWriter:
             number = len(os.listdir(self.folder.amendments)) + 1
             while True:
                 try:
-                    path = f"{self.folder.amendments}/{number:06d}.json"
-                    io.close(io.create_with(path, encode(entry)))
+                    io.create_whole(f"{self.folder.amendments}/{number:06d}.json", encode(entry))
                     return
                 except FileExistsError:
                     number += 1
@@ -361,6 +370,11 @@ class RunWriter:
     def _show(self, method: str, *args: Any) -> None:
         if self.tensorboard is not None:  # taken over meanwhile
             self.tensorboard.show(method, *args)
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last row, -1 before the first."""
+        return self.history.last_step
 
     def set_goal(self, name: str, goal: str | None) -> None:
         """Define which direction of a metric is better."""
@@ -388,7 +402,7 @@ class RunWriter:
         if first:
             notice(
                 f"run {self.folder.name!r}: cannot write {what} to {self.folder.path} ({error}). "
-                "Training goes on; up to 8 MB of rows wait in memory until it works again."
+                f"Training goes on; {_WAITS.get(what, 'it is tried again.')}"
             )
 
     def _recovered(self, what: str) -> None:
@@ -416,10 +430,12 @@ class RunWriter:
         # interrupted a caller who holds the history's lock.
         if self.history.held:
             self.history.write_held()
+        changed = [d for d in self._documents() if (d.on_disk or d.waiting) and not d.durable]
         try:
-            for document in self._documents():
-                if document.on_disk or document.waiting:
-                    document.make_durable()
+            for document in changed:
+                document.make_durable()
+            if changed:
+                io.fsync_folder(self.folder.path)
         except OSError as error:
             self._trouble_in_background("documents", error)
         else:
@@ -453,6 +469,7 @@ class RunWriter:
             return
         if os.path.lexists(self.folder.history()):
             self._taken_over = True
+            self._rows_at_takeover = self._rows
             for document in self._documents():
                 document.detach()
             self.follower.duties.clear()
@@ -460,7 +477,7 @@ class RunWriter:
             self.tensorboard = None
             notice(
                 f"run {self.folder.name!r} was resumed by another process, which writes it now. "
-                "What this process logs from here on is not kept."
+                "What this process has logged since, and logs from here on, is not kept."
             )
             return
         try:
@@ -468,7 +485,7 @@ class RunWriter:
             self.history.move_to(self.folder.history())
             self._unlist_lost_files()
             for document in self._documents():
-                if document.value:
+                if document.on_disk or document.waiting:
                     document.save()
         except OSError as error:
             self._trouble_in_background("rows", error)
@@ -543,7 +560,8 @@ class RunWriter:
             self._in_closing = True
             try:
                 self._close(status, error, _HURRIED_BOUND_S if hurry else _EXIT_BOUND_S)
-                self.ended = True
+                self.ended = True  # before the file goes: an ending once more would need it
+                self.history.close()
             finally:
                 self._in_closing = False
         endings.ended(self)
@@ -569,7 +587,6 @@ class RunWriter:
         self._wait_for_backends(deadline)
         self._make_all_durable()
         self._write_ending(status, error)
-        self.history.close()
 
     def _start_over(self) -> None:
         """Forget what was made of the rows: an earlier ending was interrupted in their middle."""
@@ -617,6 +634,11 @@ class RunWriter:
     def _write_ending(self, status: str, error: dict[str, str] | None) -> None:
         now = utc_now()
         duration_s = round(time.monotonic() - self._opened_at, 3)
+        if self._taken_over:
+            rows = self._rows - self._rows_at_takeover
+            notice(
+                f"run {self.folder.name!r}: {rows} rows logged since it was taken over are lost."
+            )
         if self.history.dropped:
             notice(
                 f"run {self.folder.name!r}: {self.history.dropped} rows could not be written and "
@@ -695,24 +717,12 @@ def _check_nobody_writes(folder: RunFolder, summary: Mapping[str, Any], *, force
 
 
 def _copy_hashed(source: str, target: str) -> tuple[int, str]:
-    """Copy through a hidden name, so that no reader meets half a file."""
     digest, size = new_sha256(), 0
-    temporary = f"{os.path.dirname(target)}/.{os.path.basename(target)}.{os.urandom(4).hex()}.tmp"
-    fd = io.create(temporary)
-    try:
-        try:
-            with open(source, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-                    io.write_all(fd, chunk)
-                    size += len(chunk)
-        finally:
-            io.close(fd)
-        io.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with open(source, "rb") as file, io.replacing(target) as fd:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            io.write_all(fd, chunk)
+            size += len(chunk)
     return size, digest.hexdigest()
 
 

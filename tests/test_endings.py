@@ -42,7 +42,7 @@ def root(tmp_path):
     yield tmp_path / "root"
     for writer in endings.open_writers():
         writer.close("finished")
-    assert check(str(tmp_path / "root")) == []
+    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ DIRECTLY_BELOW = {
     "__main__": ("cli",),
     "__init__": (),
 }
-"""Each room, and those whose floor is the next one down. The house of DESIGN, section 4."""
+"""Each room, and those whose floor is the next one down. CONTRIBUTING.md shows the house."""
 
 CORE = {PACKAGE, "orjson"}
 

@@ -1,18 +1,22 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import pytest
 
 import experiment_tracking
 from experiment_tracking import ExperimentTracker, endings
+from experiment_tracking.backends.following import OutOfTimeError
 from experiment_tracking.errors import InvalidValueError, RunBusyError, RunNotFoundError
+from experiment_tracking.folder import history as history_module
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.digest import Digest
-from experiment_tracking.folder.history import HistoryReader
+from experiment_tracking.folder.history import HistoryReader, HistoryWriter
 from experiment_tracking.folder.liveness import Writer
 
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(experiment_tracking.__file__))
@@ -23,7 +27,7 @@ def root(tmp_path):
     yield tmp_path / "root"
     for writer in endings.open_writers():
         writer.close("finished")
-    assert check(str(tmp_path / "root")) == []
+    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture
@@ -203,6 +207,40 @@ def test_rows_that_were_lost_before_stay_counted(make, crashed):
     assert document(folder)["lost"] == {"rows": 7, "files": 1}
 
 
+def test_a_long_history_is_copied_in_pieces(tmp_path):
+    path = tmp_path / "h.json"
+    rows = b",\n".join(b'{"step":%d,"time":1.5,"loss":0.25}' % step for step in range(100_000))
+    path.write_bytes(b"[\n" + rows + b',\n{"step":100000,"ti')
+    tracemalloc.start()
+    writer = HistoryWriter.reopen(str(path))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (writer.last_step, writer.end) == (99_999, len(rows) + 2)
+    assert path.read_bytes() == b"[\n" + rows + b"\n]\n"
+    assert peak_bytes < len(rows)
+    assert os.listdir(tmp_path) == ["h.json"]
+    writer.close()
+
+
+@pytest.mark.parametrize("block_bytes", [16, 100, 10**6])
+def test_whatever_stands_in_a_history_its_whole_rows_go_on(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(history_module, "_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "h.json"
+    row = b'{"step":%d,"time":1.5,"x,":"},{"}'
+    rows = [row % step for step in range(5)]
+    good = b"[\n" + b",\n".join(rows) + b"\n]\n"
+    torn = [good[:length] for length in range(len(good))]
+    torn += [good[:-3] + tail for tail in (b",]\n", b",\n]\n", b",\n" + b"\0" * 300, b',\n{"st]\n')]
+    torn += [good.replace(rows[2], rows[2][:9]), good.replace(b",\n", b"\n"), good + b"junk"]
+    torn += [good.replace(b",\n", b","), good.replace(b"\n", b"\r\n"), b"[\n7,\n8\n]\n"]
+    for content in torn:
+        path.write_bytes(content)
+        expected = HistoryReader(str(path)).rows()
+        HistoryWriter.reopen(str(path)).close()
+        assert json.loads(path.read_text()) == expected
+        assert path.read_bytes().count(b"\n") == len(expected) + 2
+
+
 # ---------------------------------------------------------------------- the digest
 
 
@@ -311,6 +349,38 @@ def test_an_attempt_that_goes_back_leaves_no_zig_zag_in_tensorboard(make, shown_
     assert set(found["after"]) == {(4, "image")}
     assert set(found["note"]) == {(0, "tensor")}
     assert set(found["hist"]) == {(3, "histo")}
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_tensorboard_files_that_are_gone_are_written_anew(make, crashed, capfd, deleted):
+    pytest.importorskip("tensorboard", reason="pip install 'experiment_tracking[tensorboard]'")
+    folder = crashed(steps=5)
+    assert not (folder / "tensorboard").exists()
+    run = make("p", use_tensorboard=True, resume="must").start_run("r")
+    while deleted and not (folder / "tensorboard").exists():
+        time.sleep(0.001)
+    with run._writer.follower.lock:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        run.log_metrics({"loss": 0.5}, step=2)
+    run.end_run()
+    assert scalars(folder)["loss"] == [(0, 10.0), (1, 9.0), (2, 0.5)]
+    assert "cannot" not in capfd.readouterr().err
+
+
+def test_writing_tensorboard_files_anew_is_given_up_at_the_bound_of_the_end(make, capfd):
+    pytest.importorskip("tensorboard", reason="pip install 'experiment_tracking[tensorboard]'")
+    run = make("p", use_tensorboard=True).start_run("r")
+    run.log_metrics({"loss": 1.0})
+    writer = run._writer
+    while not (run.path / "tensorboard").exists() or writer.tail.behind_bytes:
+        time.sleep(0.001)
+    writer.tensorboard.start_over(writer.digest)
+    writer.tail.deadline = 0.0
+    with pytest.raises(OutOfTimeError):
+        writer.tensorboard.end("finished")
+    assert scalars(run.path)["loss"] == [(0, 1.0)]
+    run.end_run()
+    assert scalars(run.path)["loss"] == [(0, 1.0)]
 
 
 def test_an_attempt_that_goes_on_keeps_rows_pictures_and_params_in_tensorboard(make):
@@ -431,3 +501,9 @@ def test_a_refused_resume_changes_nothing(make, living, root):
         n: before[n] for n in before if n != "summary.json"
     }
     assert "new" not in json.loads(after["params.json"])
+
+
+def test_a_name_that_only_looks_numbered_is_not_resumed(make, root):
+    make("p").start_run("seed-7").end_run()
+    run = make("p", resume="allow").start_run("seed")
+    assert run.name == "seed"

@@ -25,7 +25,9 @@ from experiment_tracking.errors import (
     RootNotFoundError,
     RunEndedError,
     RunNotFoundError,
+    WriteError,
 )
+from experiment_tracking.folder import io
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import HistoryReader
 
@@ -35,7 +37,7 @@ def root(tmp_path):
     yield tmp_path / "root"
     for writer in endings.open_writers():
         writer.close("finished")
-    assert check(str(tmp_path / "root")) == []
+    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture
@@ -456,3 +458,66 @@ def test_a_read_only_root_is_an_error_at_the_opening(tmp_path, make):
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(PermissionError):
             make("p", root=tmp_path / "closed").start_run("r")
+
+
+def test_a_tracker_that_fails_before_it_logs_leaves_a_failed_run(make, root):
+    with pytest.raises(MemoryError), make("p", "early", config={"lr": 0.1}):
+        raise MemoryError("the model does not fit")
+    summary = json.loads((root / "p" / "early" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]["type"]) == ("failed", "MemoryError")
+    assert json.loads((root / "p" / "early" / "params.json").read_text()) == {"lr": 0.1}
+
+
+def test_a_tracker_that_does_nothing_leaves_nothing(make, root):
+    with make("p", "nothing"):
+        pass
+    assert not root.exists()
+
+
+def test_a_root_that_cannot_be_written_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="A run cannot be opened"):
+        ExperimentTracker("p", root=tmp_path / "file").start_run("r")
+
+
+def test_an_opening_that_fails_leaves_no_folder(make, root, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(io, "pwrite", full)
+    with pytest.raises(WriteError):
+        make("p").start_run("r")
+    assert os.listdir(root / "p") == []
+
+
+def test_the_wrong_side_of_a_goal_is_remarked_on(make, capfd):
+    tracker = make("p")
+    for value in (0.5, 0.9):
+        with tracker.start_run() as run:
+            run.log_metrics({"val/acc": value})
+    assert tracker.get_best_run("val/acc").metrics["val/acc"]["last"] == 0.5
+    assert "more of 'val/acc' is better" in capfd.readouterr().err
+    assert tracker.get_best_run("val/acc", minimize=False).metrics["val/acc"]["last"] == 0.9
+    assert "is better" not in capfd.readouterr().err
+
+
+def test_a_taken_name_is_said(make, capfd):
+    make("p").start_run("same").end_run()
+    make("p").start_run("same").end_run()
+    assert "('same' was taken)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{"root": 5}, {"group": 5}, {"rank": "x"}])
+def test_an_argument_of_the_wrong_kind_is_named(make, options):
+    with pytest.raises(InvalidTypeError, match=next(iter(options))):
+        make("p", **options)
+
+
+def test_backends_of_a_later_version_are_told_apart_from_misspelled_ones():
+    from experiment_tracking import backends
+
+    assert not backends.MLFLOW_AVAILABLE
+    with pytest.raises(BackendError, match="not in this version"):
+        _ = backends.WandbBackend
+    with pytest.raises(AttributeError):
+        _ = backends.WandBackend

@@ -8,6 +8,7 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from experiment_tracking.errors import DamagedError
@@ -63,6 +64,20 @@ def create_with(path: str, data: bytes) -> int:
             os.unlink(path)
         raise
     return fd
+
+
+def create_whole(path: str, data: bytes) -> None:
+    """Create ``path``, which must not exist, with all of ``data`` or not at all."""
+    temporary = _hidden_beside(path)
+    close(create_with(temporary, data))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        close(create_with(path, data))
+    finally:
+        os.unlink(temporary)
 
 
 def open_or_create(path: str) -> int:
@@ -137,16 +152,18 @@ def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
     Without ``durable`` this survives the death of the process but perhaps not of the machine;
     with it, file and folder are flushed to the disk (about 10 ms).
     """
-    folder, name = os.path.split(path)
-    # In the same folder (a rename does not cross file systems), hidden from readers, and not
-    # tempfile's 0600, which would shut a research group out of its own runs.
-    unique = f"{os.getpid()}.{os.urandom(4).hex()}"
-    # A part of a long name: the whole and what is added could pass the 255 bytes of a name.
-    temporary = os.path.join(folder, f".{name[:50]}.{unique}.tmp")
+    with replacing(path, durable=durable) as fd:
+        write_all(fd, data)
+
+
+@contextlib.contextmanager
+def replacing(path: str, *, durable: bool = False) -> Iterator[int]:
+    """Give a hidden file to write that takes the place of ``path`` once it is whole."""
+    temporary = _hidden_beside(path)
     fd = create(temporary)
     try:
         try:
-            write_all(fd, data)
+            yield fd
             if durable:
                 fsync(fd)
         finally:
@@ -158,7 +175,16 @@ def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
             os.unlink(temporary)
         raise
     if durable:
-        fsync_folder(folder)
+        fsync_folder(os.path.dirname(path))
+
+
+def _hidden_beside(path: str) -> str:
+    # In the same folder (a rename does not cross file systems), hidden from readers, and not
+    # tempfile's 0600, which would shut a research group out of its own runs.
+    folder, name = os.path.split(path)
+    unique = f"{os.getpid()}.{os.urandom(4).hex()}"
+    # A part of a long name: the whole and what is added could pass the 255 bytes of a name.
+    return os.path.join(folder, f".{name[:50]}.{unique}.tmp")
 
 
 def replace(source: str, target: str) -> None:

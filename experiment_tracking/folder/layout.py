@@ -5,7 +5,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiment_tracking.errors import FormatError, InvalidNameError, RootNotFoundError
+from experiment_tracking.errors import (
+    FormatError,
+    InvalidNameError,
+    InvalidTypeError,
+    RootNotFoundError,
+)
 from experiment_tracking.folder import io
 
 FORMAT = 1
@@ -126,8 +131,16 @@ class RunFolder:
         return self.path + "/tensorboard"
 
     def exists(self) -> bool:
-        """Tell whether there is a run: a summary, or rows whose summary is gone."""
-        return os.path.lexists(self.summary) or os.path.lexists(self.history())
+        """Tell whether there is a run: a summary, or rows whose summary is gone.
+
+        A history without rows alone is what a process left that died while opening the run.
+        """
+        if os.path.lexists(self.summary):
+            return True
+        try:
+            return os.path.getsize(self.history()) > len(b"[\n]\n")
+        except OSError:
+            return False
 
 
 def check_format(folder: RunFolder, summary: Mapping[str, Any]) -> None:
@@ -218,6 +231,8 @@ def find_root(root: str | os.PathLike[str] | None = None) -> str:
     in this folder or one above, up to the repository's top or home, that holds a run or our
     README, else ``./experiments``. Made absolute here, once: a later ``chdir`` moves nothing.
     """
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise InvalidTypeError(f"root must be a path, found {root!r:.60}. Write './experiments'.")
     given = os.fspath(root) if root is not None else os.environ.get(ROOT_VARIABLE)
     if given:
         return os.path.abspath(os.path.expanduser(given))

@@ -4,9 +4,10 @@ No array package is imported: a scalar of theirs is known by its shape and its `
 """
 
 import enum
+import json
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from experiment_tracking.errors import InvalidNameError, InvalidTypeError, InvalidValueError
@@ -85,6 +86,11 @@ def to_number(value: Any, name: str) -> Number:
             f"Metric {name!r} is {value!r:.60}; a metric is one number. "
             "Keep text with log_param, log_text or set_tags."
         )
+    if isinstance(value, (list, tuple, dict, set)):
+        raise InvalidTypeError(
+            f"Metric {name!r} is a {kind.__name__} of {len(value)}; a metric is one number. Log "
+            f"one name per element, such as '{name}/0', or log_histogram(values, {name!r})."
+        )
     shape = _shape(value)
     if shape not in _SCALAR_SHAPES:
         raise InvalidTypeError(
@@ -125,7 +131,7 @@ def _described(value: Any) -> str:
         return f"an object of type {type(value).__name__}"
 
 
-def to_step(step: Any) -> int:
+def to_step(step: Any, what: str = "step") -> int:
     """Turn a step into an int: anything with ``__index__``, or a whole float, within 64 bits."""
     try:
         is_array = hasattr(step, "item") and _shape(step) in _SCALAR_SHAPES
@@ -133,9 +139,11 @@ def to_step(step: Any) -> int:
         is_whole = isinstance(plain, float) and plain.is_integer()
         whole = int(plain) if is_whole else int(operator.index(plain))
     except Exception:
-        raise InvalidTypeError(f"step must be a whole number, found {_described(step)}.") from None
+        raise InvalidTypeError(
+            f"{what} must be a whole number, found {_described(step)}."
+        ) from None
     if whole not in _INT64:
-        raise InvalidValueError(f"step must fit in 64 bits, found {whole}.")
+        raise InvalidValueError(f"{what} must fit in 64 bits, found {whole}.")
     return whole
 
 
@@ -201,74 +209,45 @@ class _Plain:
             return to_stored(value)
         if kind is int:
             return value if value.bit_length() <= _MAX_INT_BITS else self._text(value, name)
+        if kind is dict or kind is list:
+            return self._inside(value, value, name)
         try:
-            return self._container(value, name)
-        except (InvalidValueError, InvalidNameError):
-            raise
-        except Exception:  # It answers our questions with errors; its repr may still do.
-            return self._text(value, name)
+            # The foreign questions alone: what a signal handler raises while we convert the
+            # answers must come out.
+            plainer = _look_into(value)
+        except Exception:  # It answers with errors; its repr may still do.
+            plainer = _UNKNOWN
+        if type(plainer) is dict or type(plainer) is list:
+            return self._inside(value, plainer, name)
+        return self._text(value, name) if plainer is _UNKNOWN else self.convert(plainer, name)
 
-    def _container(self, value: Any, name: str) -> Any:
-        if isinstance(value, (type, enum.Enum)):
-            return self._other(value, name)
-        if isinstance(value, Mapping):
-            return self._inside(value, name, lambda: self._mapping(value, name))
-        if hasattr(value, "_asdict"):
-            return self._inside(value, name, lambda: self._mapping(value._asdict(), name))
-        if isinstance(value, (list, tuple)):
-            return self._inside(value, name, lambda: self._sequence(value, name))
-        if isinstance(value, (set, frozenset)):
-            return self._inside(value, name, lambda: self._sequence(sorted(value, key=repr), name))
-        if hasattr(value, "__dataclass_fields__"):
-            return self._inside(value, name, lambda: self._mapping(_fields(value), name))
-        return self._other(value, name)
-
-    def _inside(self, value: Any, name: str, convert: Callable[[], Any]) -> Any:
+    def _inside(self, value: Any, content: Any, name: str) -> Any:
         if id(value) in self.above:
             raise InvalidValueError(f"{name} holds itself; only finite containers can be kept.")
         if len(self.above) >= _MAX_DEPTH:
             raise InvalidValueError(f"{name} is nested deeper than {_MAX_DEPTH}; flatten it.")
         self.above.append(id(value))
         try:
-            return convert()
+            convert = self._mapping if type(content) is dict else self._sequence
+            return convert(content, name)
         finally:
             self.above.pop()
 
     def _mapping(self, value: Mapping[Any, Any], name: str) -> dict[str, Any]:
-        plain = {}
+        plain: dict[str, Any] = {}
         for key, item in value.items():
             if isinstance(key, str):
                 _check_utf8(key, f"A name in {name}")
             text = str(self.convert(key, name))
+            if text in plain:
+                raise InvalidNameError(
+                    f"{name} has two names that read {text!r}, one of them {key!r}. Rename one."
+                )
             plain[text] = self.convert(item, f"{name}.{text}")
         return plain
 
     def _sequence(self, value: Sequence[Any], name: str) -> list[Any]:
         return [self.convert(item, f"{name}[{index}]") for index, item in enumerate(value)]
-
-    def _other(self, value: Any, name: str) -> Any:
-        if isinstance(value, type):
-            return _qualified_name(value)
-        if isinstance(value, enum.Enum):
-            return self.convert(value.value, name)
-        for base, plain in _BASES.items():
-            if isinstance(value, base):  # of a subclass, numpy's float64 among them
-                return self.convert(plain(value), name)
-        if hasattr(value, "__fspath__"):
-            return self.convert(value.__fspath__(), name)
-        if hasattr(value, "isoformat"):
-            return str(value.isoformat())
-        if hasattr(value, "shape") and hasattr(value, "dtype"):
-            return self._array(value, name)
-        if hasattr(value, "__qualname__"):
-            return _qualified_name(value)
-        return self._text(value, name)
-
-    def _array(self, value: Any, name: str) -> Any:
-        shape = tuple(int(size) for size in value.shape)
-        if shape in _SCALAR_SHAPES:
-            return self.convert(_item(value), name)
-        return {"shape": list(shape), "dtype": str(value.dtype)}
 
     def _text(self, value: Any, name: str) -> str:
         # dtypes and devices of array packages have no common mark but say well what they are
@@ -286,6 +265,44 @@ class _Plain:
         return _clean_text(text)
 
 
+_UNKNOWN = object()
+
+
+def _look_into(value: Any) -> Any:
+    """Ask a foreign object what it comes to: a dict, a list, something plainer, or unknown."""
+    if isinstance(value, type):
+        return _qualified_name(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value.items())
+    if hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if hasattr(value, "__dataclass_fields__"):
+        return _fields(value)
+    for base, plain in _BASES.items():
+        if isinstance(value, base):  # of a subclass, numpy's float64 among them
+            return plain(value)
+    if hasattr(value, "__fspath__"):
+        return value.__fspath__()
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _look_into_array(value)
+    return _qualified_name(value) if hasattr(value, "__qualname__") else _UNKNOWN
+
+
+def _look_into_array(array: Any) -> Any:
+    shape = [int(size) for size in array.shape]
+    if tuple(shape) in _SCALAR_SHAPES:
+        return _item(array)
+    return {"shape": shape, "dtype": str(array.dtype)}
+
+
 _BASES: dict[type, Callable[[Any], Any]] = {
     int: int.__int__, float: float.__float__, str: str.__str__,
 }  # fmt: skip
@@ -301,6 +318,34 @@ def _fields(instance: Any) -> dict[str, Any]:
 def _qualified_name(value: Any) -> str:
     module = getattr(value, "__module__", None)
     return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
+
+
+def to_tags(tags: Mapping[str, Any] | Iterable[str] | str | None) -> dict[str, str]:
+    """Turn words or a mapping into the mapping of text to text that tags are kept as."""
+    if tags is None:
+        return {}
+    if isinstance(tags, str):
+        tags = [tags]
+    if not isinstance(tags, Mapping):
+        tags = _from_words(tags)
+    plain = to_plain(tags, "tags")
+    return {key: _tag_text(value) for key, value in plain.items()}
+
+
+def _from_words(words: Any) -> dict[str, str]:
+    try:
+        return dict.fromkeys(words, "")
+    except TypeError:
+        raise InvalidTypeError(
+            f"Tags must be a mapping, a word or several words, found {words!r:.60}. "
+            "Write set_tags({'model': 'resnet'}) or set_tags(['baseline'])."
+        ) from None
+
+
+def _tag_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _clean_text(text: str) -> str:

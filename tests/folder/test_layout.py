@@ -212,7 +212,9 @@ def test_only_folders_with_runs_or_our_readme_are_roots(tmp_path):
     assert not is_root(str(tmp_path))
     (tmp_path / "README.md").mkdir()
     assert not is_root(str(tmp_path))
-    (make_run(tmp_path) / "summary.json").rename(tmp_path / "p" / "r" / "metrics_history.json")
+    run = make_run(tmp_path)
+    (run / "summary.json").unlink()
+    (run / "metrics_history.json").write_text('[\n{"step":0,"time":1.0,"x":1}\n]\n')
     assert is_root(str(tmp_path))
 
 
@@ -276,7 +278,9 @@ def test_ranks_are_read_off_the_names_of_their_histories(tmp_path):
 def test_a_folder_is_a_run_by_its_summary_or_its_rows(tmp_path):
     run = RunFolder(tmp_path)
     assert not run.exists()
-    (tmp_path / "metrics_history.json").write_text("")
+    (tmp_path / "metrics_history.json").write_text("[\n]\n")  # died while opening
+    assert not run.exists()
+    (tmp_path / "metrics_history.json").write_text('[\n{"step":0,"time":1.0,"x":1}\n]\n')
     assert run.exists()
 
 
