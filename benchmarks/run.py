@@ -1,4 +1,4 @@
-"""Measure what DESIGN promises, from a wheel in a fresh virtual environment.
+"""Measure what README.md promises, from a wheel in a fresh virtual environment.
 
     python benchmarks/run.py            # about 6 minutes; prints the table
     python benchmarks/run.py --write    # and puts it into benchmarks/README.md

@@ -5,16 +5,21 @@ Looking changes nothing. A repair writes the mended file anew and keeps the old 
 
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiment_tracking.errors import DamagedError
+import orjson
+
+from experiment_tracking.errors import DamagedError, FormatError
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import read_document
-from experiment_tracking.folder.history import HistoryReader, HistoryWriter
+from experiment_tracking.folder.history import HistoryReader, HistoryWriter, Row, parse
 from experiment_tracking.folder.layout import RunFolder
-from experiment_tracking.folder.liveness import FINAL, status_of
+from experiment_tracking.folder.liveness import DEAD_AFTER_S, FINAL, status_of
+
+_KEPT = ("artifacts", "figures", "models")
 
 
 class Problem(NamedTuple):
@@ -34,6 +39,8 @@ class Problem(NamedTuple):
 def check(root: str | os.PathLike[str], *, fix: bool = False) -> list[Problem]:
     """Check a run, or every run of a root or project.
 
+    Of a run that is being written only the documents are checked: the rest is on its way.
+
     Parameters
     ----------
     root
@@ -41,147 +48,230 @@ def check(root: str | os.PathLike[str], *, fix: bool = False) -> list[Problem]:
     fix
         Mend what can be mended: a torn or damaged history is written anew from its whole rows,
         and the old file is kept as ``metrics_history.json.damaged-1`` beside it. A run that is
-        being written is left alone.
+        being written is left alone, and a rank's history for 30 minutes behind its last row.
 
     Returns
     -------
     list of Problem
-        Empty when all is well. Costs one read of every history, document and artifact.
+        Empty when all is well. Costs a read of every history, document and artifact.
+
+    Raises
+    ------
+    RootNotFoundError
+        If there is no such folder.
     """
-    folders = list(_runs_in(os.path.abspath(root)))
+    folders = _runs_in(layout.existing_root(root))
     return [problem for folder in folders for problem in _check_run(folder, fix)]
 
 
-def _runs_in(path: str) -> Iterator[RunFolder]:
-    if RunFolder(path).exists():
-        yield RunFolder(path)
-        return
-    direct = list(layout.iter_runs(os.path.dirname(path), os.path.basename(path)))
-    yield from direct or _all_of_root(path)
+def _runs_in(path: str) -> list[RunFolder]:
+    if RunFolder(path).exists() or not _can_be_listed(path):
+        return [RunFolder(path)]
+    below = _folders(path)
+    if any(folder.exists() for folder in below):
+        return below
+    return [run for project in below for run in _folders(project.path)]
 
 
-def _all_of_root(root: str) -> Iterator[RunFolder]:
-    for project in layout.iter_projects(root):
-        above = os.path.join(root, project)
-        for entry in sorted(os.scandir(above), key=lambda entry: entry.name):
-            if entry.name[0] not in "._" and entry.is_dir(follow_symlinks=False):
-                yield RunFolder(entry.path)
+def _folders(path: str) -> list[RunFolder]:
+    """Return the folders below, or the one that nobody may look into, so that it is named."""
+    if not _can_be_listed(path):
+        return [RunFolder(path)]
+    return [RunFolder(os.path.join(path, name)) for name in layout.iter_projects(path)]
+
+
+def _can_be_listed(path: str) -> bool:
+    return os.access(path, os.R_OK | os.X_OK)
 
 
 def _check_run(folder: RunFolder, fix: bool) -> Iterator[Problem]:
-    if not folder.exists():
-        message = "a run folder without a summary: its process died while opening it"
+    if not _can_be_listed(folder.path):
+        yield Problem(folder.path, "unreadable", "the folder may not be read by this user")
+    elif _was_opened(folder):
+        yield from _check_opened(folder, fix)
+    elif not _is_live(folder, {}):
+        message = "neither summary nor rows: a run that died while it was opened, or no run"
         yield Problem(folder.path, "leftover", message)
-        return
-    summary, problems = _read(folder.summary, required=True)
+
+
+def _was_opened(folder: RunFolder) -> bool:
+    if os.path.lexists(folder.summary):
+        return True
+    history = folder.history()
+    return os.path.lexists(history) and os.lstat(history).st_size > len("[\n]\n")
+
+
+def _is_live(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
+    return status_of(summary, folder.heartbeat)[0] == "running"
+
+
+def _check_opened(folder: RunFolder, fix: bool) -> Iterator[Problem]:
+    summary, problems = _read(folder.summary, "status, tags and notes")
+    problems += _check_kinds(folder, summary)
     yield from problems
-    found = summary.get("format", 0) if summary else layout.FORMAT
-    if not isinstance(found, int) or found > layout.FORMAT:
-        message = f"format {found}, this version reads 1 to {layout.FORMAT}; upgrade the package"
-        yield Problem(folder.summary, "format", message)
+    if any(problem.kind == "format" for problem in problems):
         return
-    for path in (folder.params, folder.environment):
-        yield from _read(path)[1]
-    live = bool(summary) and status_of(summary, folder.heartbeat)[0] == "running"
-    yield from _check_histories(folder, summary, live, fix)
-    yield from _check_artifacts(folder)
+    readable = {} if problems else summary
+    live = _is_live(folder, readable)
+    if os.path.lexists(folder.summary):
+        yield from _read(folder.params, "the params")[1]
+    if os.path.lexists(folder.environment):
+        yield from _read(folder.environment, "what it ran on")[1]
     if not live:
-        yield from _check_leftovers(folder)
+        yield from _check_histories(folder, readable, fix)
+        yield from _check_amendments(folder)
+        yield from _check_files(folder)
 
 
-def _read(path: str, *, required: bool = False) -> tuple[dict[str, Any], list[Problem]]:
+# ---------------------------------------------------------------------- documents
+
+
+def _read(path: str, lost: str) -> tuple[dict[str, Any], list[Problem]]:
     try:
         return read_document(path), []
     except FileNotFoundError:
-        message = "missing; status, tags and notes of the run are lost"
-        return {}, [Problem(path, "missing", message)] if required else []
-    except DamagedError as error:
-        return {}, [Problem(path, "damaged", f"{error} Its contents are lost.")]
-    except OSError as error:
-        return {}, [Problem(path, "unreadable", f"cannot be read now: {error}")]
+        return {}, [Problem(path, "missing", f"missing; {lost} of the run are lost")]
+    except (OSError, DamagedError) as error:
+        return {}, [_problem(path, error)]
 
 
-def _check_histories(
-    folder: RunFolder, summary: dict[str, Any], live: bool, fix: bool
-) -> Iterator[Problem]:
-    for rank in (None, *folder.ranks()):
-        path = folder.history(rank)
-        # Whether a rank's process lives is not recorded; its tail may be on its way.
-        yield from _check_history(path, live, fix and not live)
-    if summary.get("status") in FINAL:
-        yield from _check_against_summary(folder, summary)
+def _problem(path: str, error: Exception) -> Problem:
+    """Say of a file what an error says of it, without its path, which the problem has."""
+    if isinstance(error, OSError):
+        return Problem(path, "unreadable", f"cannot be read now: {error.strerror or error}")
+    return Problem(path, "damaged", str(error).removeprefix(f"{path} "))
 
 
-def _check_history(path: str, live: bool, fix: bool) -> Iterator[Problem]:
+def _check_kinds(folder: RunFolder, summary: Mapping[str, Any]) -> list[Problem]:
     try:
-        seen = HistoryReader(path).since()
-    except DamagedError as error:
-        yield Problem(path, "damaged", str(error))
-        return
-    except OSError as error:
-        yield Problem(path, "unreadable", f"cannot be read now: {error}")
-        return
-    if not os.path.lexists(path):
-        yield Problem(path, "missing", "there is no history; all rows are lost")
-        return
-    kind = "damaged" if seen.damaged else "torn"
-    closed = io.read(path, HistoryReader.limit_bytes)[-3:] == b"\n]\n"
-    if live or (not seen.damaged and not seen.torn and closed):
-        return
-    message = (
-        f"{seen.damaged} damaged lines among {len(seen.rows)} whole rows"
-        if seen.damaged
-        else f"the end is torn behind {len(seen.rows)} whole rows"
-    )
-    yield Problem(path, kind, message, _mend(path) if fix else None)
+        layout.check_format(folder, summary)
+    except FormatError as error:
+        return [Problem(folder.summary, "format", str(error))]
+    return [
+        Problem(
+            folder.summary,
+            "damaged",
+            f"{key} is {type(summary[key]).__name__}, expected {expected}",
+        )
+        for key, (kind, expected) in layout.SUMMARY_KINDS.items()
+        if summary.get(key) is not None and type(summary[key]) is not kind
+    ]
 
 
-def _mend(path: str) -> str:
-    """Write the whole rows anew; the old file stays beside, by a link made before it goes."""
-    number = 1
-    while os.path.lexists(kept := f"{path}.damaged-{number}"):
-        number += 1
-    os.link(path, kept)
-    HistoryWriter.reopen(path).close()
-    return f"written anew from its whole rows; the old file is {os.path.basename(kept)}"
+def _check_amendments(folder: RunFolder) -> Iterator[Problem]:
+    if os.path.isdir(folder.amendments):
+        for name in sorted(os.listdir(folder.amendments)):
+            if name.endswith(".json"):
+                yield from _read(os.path.join(folder.amendments, name), "an older value")[1]
 
 
-def _check_against_summary(folder: RunFolder, summary: dict[str, Any]) -> Iterator[Problem]:
-    said = summary.get("history")
-    if not isinstance(said, dict) or "sha256" not in said:
-        return
-    path = folder.history()
+# ---------------------------------------------------------------------- histories
+
+
+def _check_histories(folder: RunFolder, summary: dict[str, Any], fix: bool) -> Iterator[Problem]:
+    yield from _check_history(folder.history(), fix, folder.summary, summary)
+    for rank in folder.ranks():
+        path = folder.history(rank)
+        # Nothing on disk says whether a rank's process lives, and it may outlive the run's.
+        yield from _check_history(path, fix and _is_old(path))
+
+
+def _is_old(path: str) -> bool:
+    return time.time() - os.lstat(path).st_mtime > DEAD_AFTER_S
+
+
+def _check_history(
+    path: str, fix: bool, summary_path: str = "", summary: Mapping[str, Any] | None = None
+) -> Iterator[Problem]:
     try:
         data = io.read(path, HistoryReader.limit_bytes)
-    except (OSError, DamagedError):
-        return  # Named by the check of the file itself.
+    except FileNotFoundError:
+        yield Problem(path, "missing", "there is no history; all rows are lost")
+        return
+    except (OSError, DamagedError) as error:
+        yield _problem(path, error)
+        return
+    rows, _, damaged, torn = parse(data)
+    problem = _defect(path, data, len(rows), damaged, torn)
+    if problem:
+        yield _mended(problem, data) if fix else problem
+    elif summary and summary.get("status") in FINAL:
+        yield from _compare(path, data, rows, summary_path, summary)
+
+
+def _defect(path: str, data: bytes, rows: int, damaged: int, torn: bool) -> Problem | None:
+    if damaged:
+        return Problem(path, "damaged", f"{damaged} damaged lines among {rows} whole rows")
+    if torn or not data.rstrip().endswith(b"]"):
+        return Problem(path, "torn", f"the end is torn behind {rows} whole rows")
+    try:
+        orjson.loads(data)
+    except ValueError:  # NULs or commas too many between rows that are all whole.
+        return Problem(path, "damaged", f"{rows} whole rows, but no JSON array")
+    return None
+
+
+def _mended(problem: Problem, data: bytes) -> Problem:
+    """Write the whole rows anew; the old bytes are on the disk beside them before."""
+    path, number = problem.path, 1
+    while os.path.lexists(kept := f"{path}.damaged-{number}"):
+        number += 1
+    try:
+        # A copy, not a link: there are file systems without.
+        io.close(io.create_with(kept, data))
+        io.fsync_file(kept)
+        HistoryWriter.reopen(path).close()
+    except OSError as error:
+        return problem._replace(message=f"{problem.message}; could not be mended: {error}")
+    done = f"written anew from its whole rows; the old file is {os.path.basename(kept)}"
+    return problem._replace(fixed=done)
+
+
+def _compare(
+    path: str, data: bytes, rows: list[Row], summary_path: str, summary: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Compare a history in good order with what the summary of the ended run says of it."""
+    said = summary.get("history") or {}
+    if "sha256" not in said:
+        return
     if hashlib.sha256(data).hexdigest() != said["sha256"]:
-        message = f"{len(data)} bytes that differ from the {said.get('bytes')} the run ended with"
+        message = f"{len(data):,} bytes that are not the {said.get('bytes')} the run ended with"
         yield Problem(path, "changed", message)
         return
-    yield from _check_digest(folder, summary)
-
-
-def _check_digest(folder: RunFolder, summary: dict[str, Any]) -> Iterator[Problem]:
-    reader = HistoryReader(folder.history())
-    digest = Digest(reader.rows, goals=summary.get("goals"))
-    digest.update(reader.rows())
-    computed, said = digest.to_dict(), summary.get("metrics", {})
-    wrong = [name for name in computed.keys() | said.keys() if computed.get(name) != said.get(name)]
+    digest = Digest(HistoryReader(path).rows, goals=summary.get("goals"))
+    digest.update(rows)
+    computed, kept = digest.to_dict(), summary.get("metrics") or {}
+    wrong = [name for name in computed.keys() | kept.keys() if computed.get(name) != kept.get(name)]
     if wrong:
         message = f"metrics {', '.join(sorted(wrong)[:5])} differ from what the rows come to"
-        yield Problem(folder.summary, "digest", message)
+        yield Problem(summary_path, "digest", message)
 
 
-def _check_artifacts(folder: RunFolder) -> Iterator[Problem]:
-    listed, problems = _read(folder.artifact_list)
+# ---------------------------------------------------------------------- kept files
+
+
+def _check_files(folder: RunFolder) -> Iterator[Problem]:
+    listed, problems = _listed(folder)
     yield from problems
-    entries = listed.get("artifacts", [])
-    for entry in entries if isinstance(entries, list) else []:
-        yield from _check_artifact(folder, entry if isinstance(entry, dict) else {})
+    for entry in listed:
+        yield from _check_file(folder, entry)
+    # Without a list that can be read nobody can say which files are not on it.
+    known = None if problems else {str(entry.get("path")) for entry in listed}
+    yield from _check_leftovers(folder, known)
 
 
-def _check_artifact(folder: RunFolder, entry: dict[str, Any]) -> Iterator[Problem]:
+def _listed(folder: RunFolder) -> tuple[list[dict[str, Any]], list[Problem]]:
+    if not os.path.lexists(folder.artifact_list):
+        return [], []
+    document, problems = _read(folder.artifact_list, "the names and hashes of the kept files")
+    entries = document.get("artifacts", [])
+    if not isinstance(entries, list) or any(type(entry) is not dict for entry in entries):
+        problems += [Problem(folder.artifact_list, "damaged", "artifacts is no list of objects")]
+        return [], problems
+    return entries, problems
+
+
+def _check_file(folder: RunFolder, entry: dict[str, Any]) -> Iterator[Problem]:
     name = str(entry.get("path", ""))
     if not name or name.startswith("/") or ".." in name.split("/"):
         yield Problem(folder.artifact_list, "damaged", f"names {name!r}, a path outside the run")
@@ -189,15 +279,15 @@ def _check_artifact(folder: RunFolder, entry: dict[str, Any]) -> Iterator[Proble
     path = folder.file(*name.split("/"))
     try:
         size, digest = _hash_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         yield Problem(path, "missing", "listed in artifacts.json, but the file is gone")
-    except DamagedError as error:
-        yield Problem(path, "damaged", str(error))
-    except OSError as error:
-        yield Problem(path, "unreadable", f"cannot be read now: {error}")
+    except (OSError, DamagedError) as error:
+        yield _problem(path, error)
+    except ValueError:  # A NUL or half a surrogate pair: no name of a file.
+        yield Problem(folder.artifact_list, "damaged", f"names {name!r}, which is no path")
     else:
         if digest != entry.get("sha256"):
-            message = f"{size:,} bytes that differ from the {entry.get('size_bytes')} logged"
+            message = f"{size:,} bytes that are not the {entry.get('size_bytes')} logged"
             yield Problem(path, "changed", message)
 
 
@@ -213,8 +303,23 @@ def _hash_file(path: str) -> tuple[int, str]:
     return offset, digest.hexdigest()
 
 
-def _check_leftovers(folder: RunFolder) -> Iterator[Problem]:
-    for entry in os.scandir(folder.path):
-        if entry.name.startswith(".") and entry.name.endswith(".tmp"):
-            message = "a file whose writer died before it was renamed; safe to delete"
-            yield Problem(entry.path, "leftover", message)
+def _check_leftovers(folder: RunFolder, known: set[str] | None) -> Iterator[Problem]:
+    for place, folders, files in os.walk(folder.path):
+        for path in sorted(os.path.join(place, name) for name in folders):
+            if os.path.islink(path):
+                yield Problem(path, "damaged", "is a link; a run holds regular files.")
+        for path in sorted(os.path.join(place, name) for name in files):
+            inside = os.path.relpath(path, folder.path).replace(os.sep, "/")
+            if message := _why_left_over(inside, known):
+                yield Problem(path, "leftover", message)
+
+
+def _why_left_over(inside: str, known: set[str] | None) -> str | None:
+    if inside in (known or ()):
+        return None
+    name = inside.rpartition("/")[2]
+    if name.startswith(".") and name.endswith(".tmp"):
+        return "a file whose writer died before it was renamed; safe to delete"
+    if known is not None and inside.split("/")[0] in _KEPT:
+        return "not listed in artifacts.json: its writer died before that, or it is not the run's"
+    return None

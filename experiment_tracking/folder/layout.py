@@ -20,6 +20,13 @@ ROOT_VARIABLE = "EXPERIMENT_TRACKING_ROOT"
 RUN_VARIABLE = "EXPERIMENT_TRACKING_RUN"
 README_MARK = "<!-- experiment_tracking root -->"
 
+SUMMARY_KINDS: dict[str, tuple[type, str]] = {
+    "metrics": (dict, "an object"), "tags": (dict, "an object"), "history": (dict, "an object"),
+    "goals": (dict, "an object"), "attempts": (list, "a list"), "created_at": (str, "text"),
+    "status": (str, "text"),
+}  # fmt: skip
+"""What those parts of a summary that readers rely on must be, if they are there."""
+
 _MAX_NAME_BYTES = 120
 _BASE32 = "abcdefghijkmnpqrstuvwxyz23456789"
 _FORBIDDEN = set('<>:"/\\|?*')

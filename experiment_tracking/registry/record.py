@@ -31,13 +31,6 @@ CLOSING_BYTES = 3
 """Length of the closing bracket behind the last row of a history."""
 
 _DICT = frozenset((dict,))
-_OBJECT = (frozenset((dict, type(None))), "an object")
-_LIST = (frozenset((list, type(None))), "a list")
-_TEXT = (frozenset((str, type(None))), "text")
-_KINDS = (
-    ("metrics", *_OBJECT), ("tags", *_OBJECT), ("history", *_OBJECT), ("goals", *_OBJECT),
-    ("attempts", *_LIST), ("created_at", *_TEXT), ("status", *_TEXT),
-)  # fmt: skip
 
 
 class Unreadable(NamedTuple):
@@ -400,9 +393,9 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
 
 
 def _check_kinds(folder: RunFolder, summary: Mapping[str, Any]) -> None:
-    for key, kinds, expected in _KINDS:
+    for key, (kind, expected) in layout.SUMMARY_KINDS.items():
         value = summary.get(key)
-        if type(value) not in kinds:
+        if value is not None and type(value) is not kind:
             raise DamagedError(
                 f"Run {folder.name!r}: summary.json has {value!r:.60} as {key!r}, expected "
                 f"{expected}."
