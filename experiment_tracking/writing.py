@@ -575,6 +575,8 @@ class RunWriter:
         if self.follower.interrupted:
             self._start_over()
         if not self.follower.catch_up(bound_s):
+            if self.follower.interrupted:  # a batch is half taken: readers compute all of it
+                self._start_over()
             notice(
                 f"run {self.folder.name!r}: {self.tail.behind_bytes:,} bytes of rows were not "
                 f"summed up within {bound_s:g} s; readers compute the rest from the rows, "

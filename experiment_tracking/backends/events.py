@@ -1,22 +1,20 @@
 """TensorBoard's event files of a run, kept equal to the folder they are derived from."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from experiment_tracking.backends.following import Tail
+from experiment_tracking.backends.following import OutOfTimeError, Tail
 from experiment_tracking.backends.tensorboard import TensorBoardBackend, remove_events
 from experiment_tracking.folder import io
-from experiment_tracking.folder.digest import Digest, merged_rows
+from experiment_tracking.folder.digest import Digest, merge, slices
 from experiment_tracking.folder.documents import MAX_BYTES, Document, read_document
 from experiment_tracking.folder.history import Row
 from experiment_tracking.folder.layout import RunFolder
 
 _RETRY_AFTER_S = 5.0
-_SLICE_ROWS = 100
 
 
 class EventFiles:
@@ -52,8 +50,7 @@ class EventFiles:
         self._retry_at = 0.0
         self._superseded_seen = 0
         self._params_given = False
-        if os.path.isdir(folder.tensorboard):
-            remove_events(folder.tensorboard)
+        remove_events(folder.tensorboard)
         self._backend = TensorBoardBackend(folder.tensorboard)
         self._backend.start_run(folder.name)
 
@@ -63,7 +60,8 @@ class EventFiles:
         if self._superseded_seen != self.digest.went_back:
             self._superseded_seen = self.digest.went_back
             self._stale = True
-        with self._watching_the_disk():
+        # Out of time, they stay stale: a later end may still have some.
+        with contextlib.suppress(OutOfTimeError), self._watching_the_disk():
             if not self._stale:
                 self._backend.log_live(rows)
             elif time.monotonic() >= self._retry_at:
@@ -84,6 +82,7 @@ class EventFiles:
         """Show once more what was logged as files: their events went with the rows'."""
         self._give_params()
         for entry in list(self._artifacts.value["artifacts"]):
+            time.sleep(0)
             path = self._folder.file(*entry["path"].split("/"))
             with contextlib.suppress(OSError, LookupError, ValueError):  # check() reports those
                 _show_file(self._backend, path, entry)
@@ -93,11 +92,20 @@ class EventFiles:
         self.digest, self._superseded_seen, self._stale = digest, digest.went_back, True
 
     def end(self, status: str) -> None:
-        """Write what is missing and the run's status, and close."""
+        """Write what is missing and the run's status, and close.
+
+        Raises
+        ------
+        OutOfTimeError
+            If all had to be written anew and that would pass the bound of the run's end.
+        """
         self._give_params()
-        if self._stale:
-            self._rewrite()
-        self._backend.end_run(status)
+        try:
+            if self._stale:
+                self._rewrite()
+            self._backend.end_run(status)
+        finally:
+            self._backend.close()
 
     def _give_params(self) -> None:
         # TensorBoard believes the first hyperparameters it reads of a run, so they are given
@@ -107,11 +115,11 @@ class EventFiles:
             self._backend.log_params(self._params.snapshot())
 
     def _rewrite(self) -> None:
+        rows = merge(self._tail.rows_so_far)
         self._backend.restart()
-        kept = merged_rows(self._tail.rows_so_far())
-        for start in range(0, len(kept), _SLICE_ROWS):
-            self._backend.log_batch(kept[start : start + _SLICE_ROWS])
-            time.sleep(0)
+        for piece in slices(rows):
+            self._backend.log_batch(piece)
+            self._tail.breathe()
         self.show_files()
         self._stale = False
         self._on_trouble(None)

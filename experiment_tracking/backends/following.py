@@ -6,10 +6,11 @@ custom backend a thread of its own, so that its waiting holds up nobody.
 """
 
 import functools
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -23,9 +24,15 @@ _SHARE = 0.05
 _SHARE_BEHIND = 0.25
 _BEHIND_S = 10.0
 _IDLE_S = 0.1
+_LONGEST_REST_S = 1.0  # the duties wait as well
 _SLICE_BYTES = range(1024, 64 * 1024)
 _CATCH_UP_BYTES = 512 * 1024
-_REREAD_BYTES = 64 * 2**20
+_REREAD_BYTES = 2 * 1024
+_REREAD_SHARE = 0.8
+
+
+class OutOfTimeError(Exception):
+    """A run is ending, and what takes all its rows again would pass the bound."""
 
 
 class Tail:
@@ -44,6 +51,8 @@ class Tail:
     ) -> None:
         self.writer = writer
         self.offset = START
+        self.deadline = math.inf
+        """Until when rows may be read again, on :func:`time.monotonic`'s clock."""
         self._on_bytes = on_bytes
 
     @property
@@ -57,29 +66,53 @@ class Tail:
         None that stands behind the offset ``until``, which is the end of a row.
         """
         end = self.writer.end if until is None else until
-        length = min(end - self.offset, max_bytes)
-        if length <= 0:
+        if end <= self.offset:
             return []
-        data = self.writer.read(self.offset, length)
-        if self.offset + length < end:
-            # Rows are separated by ",\n", which stands nowhere inside one.
-            cut = data.rfind(b",\n")
-            if cut <= 0:
-                return self.next(2 * max_bytes, end)
-            data = data[:cut]
+        data = self._read(self.offset, max_bytes, end)
         rows = _parse(data)
         if self._on_bytes is not None:
             self._on_bytes(data)
         self.offset += len(data)
         return rows
 
-    def rows_so_far(self) -> list[Row]:
-        """Return all rows that have been read, again."""
-        pieces = []
-        for start in range(START, self.offset, _REREAD_BYTES):
-            length = min(_REREAD_BYTES, self.offset - start)
-            pieces.append(self.writer.read(start, length))
-        return _parse(b"".join(pieces))
+    def _read(self, start: int, max_bytes: int, end: int) -> bytes:
+        length = min(end - start, max_bytes)
+        data = self.writer.read(start, length)
+        if start + length == end:
+            return data
+        # Rows are separated by ",\n", which stands nowhere inside one.
+        cut = data.rfind(b",\n")
+        return data[:cut] if cut > 0 else self._read(start, 2 * max_bytes, end)
+
+    def rows_so_far(self) -> Iterator[Row]:
+        """Iterate over all rows that have been read, again, a few in memory at a time.
+
+        Raises
+        ------
+        OutOfTimeError
+            Past :attr:`deadline`.
+        """
+        start, end = START, self.offset
+        self.breathe()
+        while start < end:
+            data = self._read(start, _REREAD_BYTES, end)
+            start += len(data)
+            rows = _parse(data)
+            self.breathe()
+            yield from rows
+            self.breathe()
+
+    def breathe(self) -> None:
+        """Let other threads have the interpreter, in the middle of work on all rows.
+
+        Raises
+        ------
+        OutOfTimeError
+            Past :attr:`deadline`.
+        """
+        if time.monotonic() > self.deadline:
+            raise OutOfTimeError("the time for going through all rows again is over")
+        time.sleep(0)
 
 
 def _parse(data: bytes) -> list[Row]:
@@ -138,13 +171,15 @@ class Follower:
         self.stopped = False
         self.abandoned = False
         self.interrupted = False
-        """Whether :meth:`catch_up` was left by an exception; a batch may be half taken then."""
+        """Whether a batch may be half taken: :meth:`catch_up` was left by an exception, or a
+        taker gave up at the bound."""
         # Held while working, so that whoever ends the run does the rest itself without waiting
         # for a sleeping thread. Re-entrant for signal handlers.
         self.lock = threading.RLock()
         self._first: Callable[[], Any] | None = first
         self._on_abandoned = on_abandoned
         self._slice_bytes = _SLICE_BYTES[-1] // 8
+        self._gave_up = False
         self._unreadable = False
         self._pieces_s: list[float] = []
         """Seconds for which each piece of the last slice held the interpreter."""
@@ -183,7 +218,7 @@ class Follower:
             return _IDLE_S
         behind = time.monotonic() - self._level_at > _BEHIND_S
         share = _SHARE_BEHIND if behind else _SHARE
-        return sum(pieces_s) * (1 / share - 1)
+        return min(sum(pieces_s) * (1 / share - 1), _LONGEST_REST_S)
 
     def _fit_slice(self, longest_s: float) -> None:
         if longest_s > _SLICE_S:
@@ -200,6 +235,9 @@ class Follower:
             time.sleep(0)
             try:
                 self._timed(taker, rows)
+            except OutOfTimeError:
+                self._gave_up = self.stopped = True
+                return False
             except Exception as error:
                 self.takers.remove(taker)
                 _report(f"{self.name}: following the history stopped", error)
@@ -242,9 +280,11 @@ class Follower:
         """Do what is still to do, in the caller's thread, and stop.
 
         Returns False if that took longer than ``timeout_s``: after very many rows, or when the
-        thread hangs in a file system that does not answer.
+        thread hangs in a file system that does not answer. What has to go through all rows again,
+        the thread's work of this moment too, gets the larger part of that time and is given up.
         """
         deadline = time.monotonic() + timeout_s
+        self.tail.deadline = deadline - (1 - _REREAD_SHARE) * timeout_s
         if not self.lock.acquire(timeout=timeout_s):
             self.stopped = True
             return False
@@ -252,12 +292,12 @@ class Follower:
             self.interrupted = True  # until its end: Ctrl-C may come in the middle of a batch
             self.stopped = True
             self._begin()
-            while time.monotonic() < deadline and self._take(_CATCH_UP_BYTES):
+            while not self._gave_up and time.monotonic() < deadline and self._take(_CATCH_UP_BYTES):
                 pass
             while time.monotonic() < deadline and self.calls:
                 self._attempt(self.calls.popleft())
-            self.interrupted = False
-            return not self.tail.behind_bytes and not self.calls
+            self.interrupted = self._gave_up
+            return not self.tail.behind_bytes and not self.calls and not self._gave_up
         finally:
             self.lock.release()
 

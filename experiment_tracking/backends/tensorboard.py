@@ -282,10 +282,11 @@ class _EventFile:
 
 
 def remove_events(log_dir: str | os.PathLike[str]) -> None:
-    """Delete the event files in a folder, so that they can be written anew."""
-    for entry in os.scandir(log_dir):
-        if entry.name.startswith("events.out.tfevents."):
-            os.unlink(entry.path)
+    """Delete the event files in a folder, if it is there, so that they can be written anew."""
+    names = os.listdir(log_dir) if os.path.isdir(log_dir) else []
+    for name in names:
+        if name.startswith("events.out.tfevents."):
+            os.unlink(os.path.join(log_dir, name))
 
 
 def flatten_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

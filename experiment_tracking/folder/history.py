@@ -11,6 +11,7 @@ An append overwrites the closing ``\n]\n`` with ``,\n{row}\n]\n`` in one ``pwrit
 in a history is the position just behind the last byte of a row, or 1 before the first.
 """
 
+import errno
 import json
 import os
 import time
@@ -35,6 +36,7 @@ _EMPTY = b"[\n]\n"
 _CLOSING = b"\n]\n"
 _CLOSING_BYTES = len(_CLOSING)
 _BETWEEN_ROWS = b"[], \t\r\n\0"  # NULs: blocks that a power cut left unwritten
+_BLOCK_BYTES = 64 * 1024
 _MAX_HELD_BYTES = 8 * 2**20
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 60.0
@@ -100,10 +102,13 @@ class HistoryWriter:
         That drops a torn tail, and leaves a writer that was not dead after all with a file
         that no name leads to.
         """
-        rows, last_step = HistoryReader(path).whole_rows()
-        data = b"[\n" + b",\n".join(rows) + _CLOSING if rows else _EMPTY
-        io.replace_file(path, data, durable=True)
-        end = len(data) - _CLOSING_BYTES
+        try:
+            end, last_step = _replace_by_copy(path)
+        except (_OutOfOrderError, FileNotFoundError, NotADirectoryError):
+            rows, last_step = HistoryReader(path).whole_rows()
+            data = b"[\n" + b",\n".join(rows) + _CLOSING if rows else _EMPTY
+            io.replace_file(path, data, durable=True)
+            end = len(data) - _CLOSING_BYTES
         return cls(io.open_for_writing(path), end, last_step, **options)
 
     def append(
@@ -142,6 +147,8 @@ class HistoryWriter:
                 try:
                     self._write(body)
                 except OSError as error:
+                    if error.errno is None:
+                        raise  # not the disk's: a signal handler's own, such as its time-out
                     self._start_holding(body, error)
             self.last_step = step
 
@@ -158,13 +165,13 @@ class HistoryWriter:
                 self._unfinished = data = before + body + _CLOSING
                 written = io.pwrite(self.fd, data, end)
                 if written != len(data):
-                    raise OSError(f"wrote {written} of {len(data)} bytes")
+                    raise OSError(errno.EIO, f"wrote {written} of {len(data)} bytes")
                 if cut and self._unfinished is data:
                     io.truncate(self.fd, end + written)
                 if self._unfinished is data:
                     break
                 if self.closed:
-                    raise OSError("the file was closed by a signal handler")
+                    raise OSError(errno.EBADF, "the file was closed by a signal handler")
                 cut = True
             self.end = end + written - _CLOSING_BYTES
             self._unfinished = None
@@ -222,7 +229,9 @@ class HistoryWriter:
                 while self.held:
                     rows = self.held[:]
                     self._write(b",\n".join(rows), drained=len(rows))
-            except OSError:
+            except OSError as error:
+                if error.errno is None:
+                    raise
                 self._retry_after_s = min(2 * self._retry_after_s, _LAST_RETRY_S)
                 self._retry_at = time.monotonic() + self._retry_after_s
                 return False
@@ -295,6 +304,57 @@ class HistoryWriter:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             io.close(fd)
+
+
+class _OutOfOrderError(Exception):
+    """A history, but for its end, is not one valid row a line."""
+
+
+def _replace_by_copy(path: str) -> tuple[int, int]:
+    """Replace a history by a copy of its whole rows' bytes; return their end and last step."""
+    source = io.open_for_reading(path)
+    try:
+        with io.replacing(path, durable=True) as fd:
+            return _copy_rows(source, fd)
+    finally:
+        io.close(source)
+
+
+def _copy_rows(source: int, fd: int) -> tuple[int, int]:
+    io.write_all(fd, b"[")
+    end, last_step = START, -1
+    for lines in _blocks(source):
+        rows = _rows_in_order(lines)
+        if rows:
+            lines = (b",\n" if end > START else b"\n") + lines
+            io.write_all(fd, lines)
+            end, last_step = end + len(lines), rows[-1]["step"]
+    io.write_all(fd, _CLOSING)
+    return end, last_step
+
+
+def _blocks(source: int) -> Iterator[bytes]:
+    """Yield the lines of a history in pieces, without what stands between and behind them."""
+    if io.pread(source, 2, 0) != b"[\n":
+        raise _OutOfOrderError
+    offset, rest = 2, b""
+    while block := io.pread(source, _BLOCK_BYTES, offset):
+        offset += len(block)
+        lines, comma, last = (rest + block).rpartition(b",\n")
+        if comma:
+            yield lines
+        rest = last
+    yield b",\n".join(rest[start:end] for row, start, end in _scan(rest) if row is not None)
+
+
+def _rows_in_order(lines: bytes) -> list[Row]:
+    try:
+        rows: list[Row] = orjson.loads(b"[" + lines + b"]")
+    except ValueError:
+        raise _OutOfOrderError from None
+    if lines.count(b"\n") != max(len(rows) - 1, 0) or not all(map(_is_row, rows)):
+        raise _OutOfOrderError
+    return rows
 
 
 _ENDED = "The run has ended; nothing more can be logged to it. Start a new run or resume it."

@@ -7,7 +7,13 @@ import pytest
 
 from experiment_tracking import ExperimentTracker, endings, writing
 from experiment_tracking.backends import BackendInterface, following
-from experiment_tracking.backends.following import BackendFollower, Duty, Follower, Tail
+from experiment_tracking.backends.following import (
+    BackendFollower,
+    Duty,
+    Follower,
+    OutOfTimeError,
+    Tail,
+)
 from experiment_tracking.backends.interface import check_backend
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import START, HistoryWriter
@@ -71,7 +77,7 @@ def root(tmp_path):
     yield tmp_path / "root"
     for writer in endings.open_writers():
         writer.close("finished")
-    assert check(str(tmp_path / "root")) == []
+    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture
@@ -306,7 +312,7 @@ def test_a_tail_reads_each_row_once_whatever_the_slice(writer):
 
 def test_a_tail_of_an_empty_history_has_nothing(writer):
     tail = Tail(writer)
-    assert (tail.next(100), tail.offset, tail.rows_so_far()) == ([], START, [])
+    assert (tail.next(100), tail.offset, list(tail.rows_so_far())) == ([], START, [])
 
 
 def test_a_tail_never_reads_behind_what_the_writer_announced(writer):
@@ -356,6 +362,43 @@ def test_a_tail_gives_what_it_has_read_again_and_no_more(writer, monkeypatch):
     while tail.next(200):
         pass
     assert steps(tail.rows_so_far()) == list(range(10))
+
+
+def test_rows_are_given_again_in_small_pieces_that_let_other_threads_in(writer, monkeypatch):
+    tail, read, done = Tail(writer), writer.read, []
+    for step in range(1000):
+        writer.append({"x": 1.0}, step, 1.0)
+    while tail.next(10**6):
+        pass
+    monkeypatch.setattr(writer, "read", lambda at, length: done.append(length) or read(at, length))
+    monkeypatch.setattr(following.time, "sleep", lambda s: done.append("slept"))
+    assert steps(tail.rows_so_far()) == list(range(1000))
+    lengths = [length for length in done if length != "slept"]
+    assert len(lengths) > 10
+    assert max(lengths) <= 4096
+    assert all("slept" in pair for pair in itertools.pairwise(done))
+
+
+def test_a_row_longer_than_a_piece_is_given_again(writer):
+    tail = Tail(writer)
+    for step in range(3):
+        writer.append({"x" * 20_000: 1.0}, step, 1.0)
+        tail.next(10**6)
+    assert steps(tail.rows_so_far()) == [0, 1, 2]
+
+
+def test_past_its_deadline_no_row_is_given_again(writer):
+    tail = Tail(writer)
+    for step in range(1000):
+        writer.append({"x": 1.0}, step, 1.0)
+    tail.next(10**6)
+    rows = tail.rows_so_far()
+    assert next(rows)["step"] == 0
+    tail.deadline = 0.0
+    with pytest.raises(OutOfTimeError):
+        list(rows)
+    with pytest.raises(OutOfTimeError):
+        next(tail.rows_so_far())
 
 
 # ---------------------------------------------------------------------- Follower
@@ -485,6 +528,55 @@ def test_catching_up_gives_up_on_a_thread_that_hangs(follow):
     assert follower.stopped
     go_on.set()
     thread.join()
+
+
+@pytest.mark.parametrize("in_the_thread", [True, False])
+def test_a_taker_that_is_out_of_time_leaves_its_batch_half_taken(
+    writer, follow, capsys, in_the_thread
+):
+    later = []
+
+    def give_up(rows):
+        raise OutOfTimeError
+
+    follower = follow(give_up, later.append)
+    writer.append({"x": 1.0}, 0, 1.0)
+    if in_the_thread:
+        follower._work()
+        assert follower.stopped
+        writer.append({"x": 1.0}, 1, 1.0)
+    assert not follower.catch_up(1.0)
+    assert follower.interrupted
+    assert (later, capsys.readouterr().err) == ([], "")
+
+
+def test_the_end_bounds_the_work_on_all_rows_that_the_thread_is_at(writer, follow):
+    follower, at_work = follow(), threading.Event()
+    for step in range(10):
+        writer.append({"x": 1.0}, step, 1.0)
+    follower.tail.next(10**6)
+
+    def for_ever():
+        with follower.lock, pytest.raises(OutOfTimeError):
+            while True:
+                list(follower.tail.rows_so_far())
+                at_work.set()
+
+    thread = threading.Thread(target=for_ever)
+    thread.start()
+    at_work.wait()
+    assert follower.catch_up(0.5)
+    thread.join()
+
+
+def test_the_thread_never_rests_so_long_that_its_duties_wait(writer, follow, monkeypatch):
+    ticks = itertools.count(step=100.0)
+    monkeypatch.setattr(following.time, "perf_counter", lambda: next(ticks))
+    follower = follow(lambda rows: None)
+    follower._slice_bytes = 1024
+    for step in range(1000):
+        writer.append({"x": 1.0}, step, 1.0)
+    assert follower._work() == 1.0
 
 
 def test_an_abandoned_follower_tells_the_run(follow):

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import zlib
 
 import pytest
 
+from experiment_tracking import ExperimentTracker
 from experiment_tracking.backends.interface import check_backend
 from experiment_tracking.backends.tensorboard import (
     RowBudget,
@@ -147,6 +149,17 @@ def test_events_can_be_removed_to_be_written_anew(tmp_path, backend_in):
     (folder / "notes.txt").touch()
     remove_events(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_missing_folder_holds_no_events_and_is_made_anew(tmp_path, backend_in):
+    remove_events(tmp_path / "none")
+    backend = backend_in(tmp_path)
+    backend.restart()
+    backend.log_batch([row(0, loss=1.0)])
+    shutil.rmtree(tmp_path / "tensorboard")
+    backend.restart()
+    backend.log_batch([row(0, loss=1.0), row(1, loss=2.0)])
+    assert [step for step, _, _ in points_in(tmp_path / "tensorboard")["loss"]] == [0, 1]
 
 
 def test_a_run_without_any_folder_is_refused():
@@ -611,3 +624,29 @@ def test_tensorboard_shows_a_run_while_it_goes_on(tensorboard, backend_in):
     backend.log_batch([row(step, loss=10 + step) for step in range(2)])
     points = tensorboard.wait_for(shown, lambda points: len(points) == 2)
     assert [value for _, _, value in points] == [10, 11]
+
+
+def test_tensorboard_shows_a_training_loop_while_it_runs(tensorboard):
+    tracker = ExperimentTracker("live", root=tensorboard.root, auto_log=False)
+    run = tracker.start_run("loop", config={"lr": 0.1})
+    name = os.path.join("live", "loop", "tensorboard")
+
+    def shown():
+        if "loss" not in tensorboard.ask("plugin/scalars/tags").get(name, {}):
+            return []
+        return tensorboard.ask("plugin/scalars/scalars", run=name, tag="loss")
+
+    seen = []
+    for step in range(0, 300, 100):
+        for further in range(100):
+            run.log_metrics({"loss": 1.0 / (step + further + 1)}, step=step + further)
+        points = tensorboard.wait_for(shown, lambda points, n=step + 100: len(points) >= n)
+        seen.append([point[1] for point in points])
+    assert run.status == "running"
+    assert seen == [list(range(100)), list(range(200)), list(range(300))]
+    run.log_metrics({"loss": 0.0}, step=300)
+    tracker.finish()
+    points = tensorboard.wait_for(shown, lambda points: len(points) > 300)
+    assert [(step, value) for _, step, value in points] == [
+        (step, float32(1.0 / (step + 1)) if step < 300 else 0.0) for step in range(301)
+    ]

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import orjson
 import pytest
@@ -173,7 +174,22 @@ def test_the_file_is_read_again_only_when_an_attempt_goes_back():
     assert (reread, digest.went_back) == ([], 0)
     rows += [row(6, 3, loss=4), row(7, 3, loss=5)]
     digest.update(rows[3:])
-    assert (reread, digest.went_back) == ([True], 1)
+    assert (reread, digest.went_back) == ([True, True], 1)
+
+
+def test_going_back_over_a_long_history_holds_a_few_of_its_rows_at_a_time():
+    def rows():
+        yield from (row(step, loss=step) for step in range(20_000))
+        yield row(10_000, 2, loss=-1.0)
+
+    digest = Digest(rows)
+    digest.update([row(step, loss=step) for step in range(20_000)])
+    tracemalloc.start()
+    digest.update([row(10_000, 2, loss=-1.0)])
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 500_000
+    assert digest.to_dict()["loss"]["count"] == 10_001
 
 
 def test_what_is_no_number_is_left_out_however_it_is_cut():
