@@ -885,7 +885,7 @@ def test_two_names_that_read_the_same_are_refused(run):
 
 @pytest.mark.parametrize("value", [[1, 2], (1,), {"a": 1}])
 def test_a_container_as_a_metric_says_what_to_do_instead(run, value):
-    with pytest.raises(InvalidTypeError, match="one number. Log one name per element"):
+    with pytest.raises(InvalidTypeError, match=r"one number\. Log one name per element"):
         run.log_metrics({"x": value})
 
 
