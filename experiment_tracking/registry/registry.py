@@ -11,14 +11,14 @@ from experiment_tracking.errors import DamagedError, InvalidTypeError, RunNotFou
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
-from experiment_tracking.registry.record import RunRecord, Unreadable
-from experiment_tracking.registry.runset import RunSet, Tags, Where, to_conditions
 
 if TYPE_CHECKING:
-    # Tables and comparisons are loaded when first asked for.
+    # Records, tables and comparisons are loaded when first asked for.
     import pandas as pd
 
     from experiment_tracking.registry.compare import Comparison
+    from experiment_tracking.registry.record import RunRecord, Unreadable
+    from experiment_tracking.registry.runset import RunSet, Tags, Where
 
 Path = str | os.PathLike[str]
 Key = Any
@@ -80,12 +80,12 @@ class ExperimentRegistry:
     def list_experiments(
         self,
         project: str | None = None,
-        where: Where | None = None,
+        where: "Where | None" = None,
         status: str | Iterable[str] | None = None,
-        tags: Tags | None = None,
+        tags: "Tags | None" = None,
         order_by: str | None = None,
         limit: int | None = None,
-    ) -> RunSet:
+    ) -> "RunSet":
         """List the runs that meet all conditions.
 
         Reads one ``summary.json`` per run. A run that cannot be read goes to :attr:`problems`.
@@ -118,11 +118,13 @@ class ExperimentRegistry:
     def _stream(
         self,
         project: str | None = None,
-        where: Where | None = None,
+        where: "Where | None" = None,
         status: str | Iterable[str] | None = None,
-        tags: Tags | None = None,
+        tags: "Tags | None" = None,
     ) -> "pd.DataFrame":
         # Run by run: to keep what was read of ten thousand costs as much as to read it.
+        from experiment_tracking.registry.runset import to_conditions
+
         conditions = to_conditions(where, status, tags)
         self.problems = []
         from experiment_tracking.registry.table import RunTable
@@ -138,7 +140,7 @@ class ExperimentRegistry:
             frame = table.to_frame()
         return frame.sort_values("created_at", kind="stable", ignore_index=True)
 
-    def get(self, key: Key) -> RunRecord:
+    def get(self, key: Key) -> "RunRecord":
         """Return one run.
 
         Parameters
@@ -154,6 +156,8 @@ class ExperimentRegistry:
         DamagedError, OSError
             If that run cannot be read.
         """
+        from experiment_tracking.registry.record import RunRecord
+
         if isinstance(key, RunRecord):
             return key
         path = getattr(key, "path", key)  # a Run of this process, or a path
@@ -193,7 +197,7 @@ class ExperimentRegistry:
         on: str = "best",
         status: str | Iterable[str] | None = None,
         **filters: Any,
-    ) -> RunRecord:
+    ) -> "RunRecord":
         """Return the run with the best value of a metric; NaN never wins, the older run does.
 
         Parameters
@@ -252,10 +256,12 @@ class ExperimentRegistry:
 
     # ------------------------------------------------------------------ finding
 
-    def _scan(self, project: str | None = None) -> RunSet:
+    def _scan(self, project: str | None = None) -> "RunSet":
         self.problems = []
         with _gc_paused():
             records = [record for path in self._paths(project) if (record := self._read(path))]
+        from experiment_tracking.registry.runset import RunSet
+
         return RunSet(records, self.problems)
 
     def _paths(self, project: str | None) -> Iterator[str]:
@@ -267,7 +273,9 @@ class ExperimentRegistry:
                     for run in layout.iter_projects(above):
                         yield f"{above}/{run}"
 
-    def _read(self, path: str) -> RunRecord | None:
+    def _read(self, path: str) -> "RunRecord | None":
+        from experiment_tracking.registry.record import RunRecord, Unreadable
+
         try:
             return RunRecord(path)
         except FileNotFoundError:
@@ -278,7 +286,9 @@ class ExperimentRegistry:
             self.problems.append(Unreadable(path, str(error)))
         return None
 
-    def _get(self, key: str) -> RunRecord:
+    def _get(self, key: str) -> "RunRecord":
+        from experiment_tracking.registry.record import RunRecord
+
         if latest := _LATEST.fullmatch(key):
             return self._latest(int(latest[1] or 0))
         if key.startswith("best:"):
@@ -290,7 +300,7 @@ class ExperimentRegistry:
             raise RunNotFoundError(self._not_one(key, paths))
         return RunRecord(paths[0])
 
-    def _latest(self, number: int) -> RunRecord:
+    def _latest(self, number: int) -> "RunRecord":
         runs = self.list_experiments()
         if number >= len(runs):
             raise RunNotFoundError(
@@ -319,7 +329,9 @@ class ExperimentRegistry:
         known = [f"{f.project}/{f.name}" if "/" in key else f.name for f in folders]
         return f"There is no run {key!r} in {', '.join(self.roots)}. {near(key, known)}"
 
-    def _all(self, keys: Any) -> RunSet:
+    def _all(self, keys: Any) -> "RunSet":
+        from experiment_tracking.registry.runset import RunSet
+
         return RunSet([self.get(key) for key in ([keys] if _is_one(keys) else keys)], self.problems)
 
 
