@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from experiment_tracking import endings
+from experiment_tracking import ExperimentTracker, endings
+from experiment_tracking.folder.check import check
 
 FULL_LANE = "EXPERIMENT_TRACKING_FULL_LANE"
 
@@ -21,6 +22,26 @@ def _clean_process(monkeypatch):
     yield
     for writer in endings.open_writers():
         writer.close("finished")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root in which everything is in order when the test is over."""
+    yield tmp_path / "root"
+    for writer in endings.open_writers():
+        writer.close("finished")
+    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
+
+
+@pytest.fixture
+def make(root):
+    """Make a tracker that writes only what the test is about."""
+
+    def make(*args, **options):
+        options = {"root": root, "use_tensorboard": False, "auto_log": False} | options
+        return ExperimentTracker(*args, **options)
+
+    return make
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -8,30 +8,12 @@ import sys
 import pytest
 
 import experiment_tracking
-from experiment_tracking import ExperimentTracker, endings
+from experiment_tracking import endings
 from experiment_tracking.errors import FormatError, RunEndedError, RunNotFoundError
-from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import HistoryReader
 
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(experiment_tracking.__file__))
 VARIABLE = "EXPERIMENT_TRACKING_RUN"
-
-
-@pytest.fixture
-def root(tmp_path):
-    yield tmp_path / "root"
-    for writer in endings.open_writers():
-        writer.close("finished")
-    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
-
-
-@pytest.fixture
-def make(root):
-    def make(*args, **options):
-        options = {"root": root, "use_tensorboard": False, "auto_log": False} | options
-        return ExperimentTracker(*args, **options)
-
-    return make
 
 
 @pytest.fixture

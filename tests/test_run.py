@@ -14,7 +14,7 @@ import warnings
 
 import pytest
 
-from experiment_tracking import ExperimentConfig, ExperimentTracker, PINNMetrics, endings
+from experiment_tracking import ExperimentConfig, ExperimentTracker, PINNMetrics
 from experiment_tracking.errors import (
     ExperimentTrackingError,
     InvalidNameError,
@@ -24,17 +24,8 @@ from experiment_tracking.errors import (
     WriteError,
 )
 from experiment_tracking.folder import io
-from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import HistoryReader, metric_values
 from experiment_tracking.formats.saved import load_tree
-
-
-@pytest.fixture
-def root(tmp_path):
-    yield tmp_path / "root"
-    for writer in endings.open_writers():
-        writer.close("finished")
-    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from experiment_tracking import ExperimentConfig, ExperimentTracker, Run, endings
+from experiment_tracking import ExperimentConfig, ExperimentTracker, Run
 from experiment_tracking.backends import BackendInterface
 from experiment_tracking.errors import (
     BackendError,
@@ -28,25 +28,7 @@ from experiment_tracking.errors import (
     WriteError,
 )
 from experiment_tracking.folder import io
-from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import HistoryReader
-
-
-@pytest.fixture
-def root(tmp_path):
-    yield tmp_path / "root"
-    for writer in endings.open_writers():
-        writer.close("finished")
-    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
-
-
-@pytest.fixture
-def make(root):
-    def make(*args, **options):
-        options = {"root": root, "use_tensorboard": False, "auto_log": False} | options
-        return ExperimentTracker(*args, **options)
-
-    return make
 
 
 def rows(run):

@@ -15,7 +15,6 @@ from experiment_tracking.backends.following import (
     Tail,
 )
 from experiment_tracking.backends.interface import check_backend
-from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import START, HistoryWriter
 
 
@@ -70,14 +69,6 @@ class Batches(BackendInterface):
 
     def log_batch(self, rows):
         self.batches.append(rows)
-
-
-@pytest.fixture
-def root(tmp_path):
-    yield tmp_path / "root"
-    for writer in endings.open_writers():
-        writer.close("finished")
-    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture
