@@ -514,6 +514,9 @@ class RunWriter:
         paths = (folder.params, folder.artifact_list, folder.environment, folder.summary)
         for document, path in zip(self._documents(), paths, strict=True):
             document.path = path
+        if self.tensorboard is not None:
+            self.tensorboard.move_to(folder)
+        export_to_children()
 
     def _save_digest(self) -> None:
         if self._rows == self._saved_rows:

@@ -13,7 +13,6 @@ import pytest
 
 import experiment_tracking
 from experiment_tracking import ExperimentTracker, endings
-from experiment_tracking.folder.check import check
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.liveness import status_of
 
@@ -35,14 +34,6 @@ class Ended:
         self.status = status_of(self.summary, str(folder / "heartbeat.json"))[0]
         self.rows = json.loads((folder / "metrics_history.json").read_text())
         self.error = self.summary.get("error")
-
-
-@pytest.fixture
-def root(tmp_path):
-    yield tmp_path / "root"
-    for writer in endings.open_writers():
-        writer.close("finished")
-    assert not (tmp_path / "root").exists() or check(tmp_path / "root") == []
 
 
 @pytest.fixture

@@ -911,3 +911,17 @@ def test_a_deleted_folder_without_params_comes_back_whole_with_one_notice(run, c
     run.end_run()
     assert capfd.readouterr().err.count("experiment_tracking: ") == 1
     assert json.loads((run.path / "params.json").read_text()) == {}
+
+
+def test_a_moved_folder_takes_its_event_files_and_its_children_along(root):
+    run = tracker(root, use_tensorboard=True).start_run("r")
+    run.log_metrics({"x": 1})
+    old = run.path
+    os.rename(old, root / "p" / "moved")
+    run._writer._beat()
+    assert os.environ["EXPERIMENT_TRACKING_RUN"] == str(root / "p" / "moved")
+    run._writer.tensorboard.start_over(run._writer.digest)  # all events are written anew
+    run.log_metrics({"x": 2})
+    run.end_run()
+    assert not old.exists()
+    assert len(list((root / "p" / "moved" / "tensorboard").iterdir())) == 1

@@ -87,6 +87,11 @@ class EventFiles:
             with contextlib.suppress(OSError, LookupError, ValueError):  # check() reports those
                 _show_file(self._backend, path, entry)
 
+    def move_to(self, folder: RunFolder) -> None:
+        """Go on in the folder to which the run was moved."""
+        self._folder = folder
+        self._backend.move_to(folder.tensorboard)
+
     def start_over(self, digest: Digest) -> None:
         """Write everything anew when the next rows come, or at the end."""
         self.digest, self._superseded_seen, self._stale = digest, digest.went_back, True

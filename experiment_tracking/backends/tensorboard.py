@@ -188,6 +188,10 @@ class TensorBoardBackend(BackendInterface):
             self._file.close()
             self._file = None
 
+    def move_to(self, log_dir: str | os.PathLike[str]) -> None:
+        """Go on in ``log_dir``, where the folder of the open event file was moved."""
+        self._folder = log_dir
+
     def restart(self) -> None:
         """Delete the event files in the run's folder and begin anew, with the same params.
 
