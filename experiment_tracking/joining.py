@@ -7,7 +7,7 @@ and writes nothing.
 import contextlib
 import errno
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiment_tracking import endings
@@ -96,12 +96,10 @@ class JoinedWriter:
         state = f"cannot write rows ({error}); they wait" if error else "writes rows again"
         notice(f"run {self.folder.name!r}, process {self.rank}: {state}.")
 
-    @contextlib.contextmanager
-    def changing(self, document: Document) -> Iterator[dict[str, Any]]:
+    def change(self, document: Document, edit: Callable[[dict[str, Any]], object]) -> None:
         """Change a document in memory alone."""
         self._tell()
-        with document.change() as value:
-            yield value
+        document.update(edit)
 
     def save_file(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
         """Keep nothing."""

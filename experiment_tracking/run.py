@@ -124,8 +124,8 @@ class Run(Logs):
     @notes.setter
     def notes(self, text: str) -> None:
         self._check_open()
-        with self._writer.changing(self._writer.summary) as summary:
-            summary["notes"] = to_text(text, "notes")
+        notes = {"notes": to_text(text, "notes")}
+        self._writer.change(self._writer.summary, lambda summary: summary.update(notes))
 
     @property
     def last_step(self) -> int | None:
@@ -195,21 +195,22 @@ class Run(Logs):
         }
         for name, value in replaced.items():
             self._writer.amend("param", name, value, plain[name])
-        with self._writer.changing(self._writer.params) as kept:
-            kept.update(plain)
+        self._writer.change(self._writer.params, lambda kept: kept.update(plain))
         self._writer.to_backends("log_params", plain)
 
     def _set_tags(self, tags: dict[str, str]) -> None:
         self._check_open()
-        with self._writer.changing(self._writer.summary) as summary:
-            summary["tags"] = {**summary["tags"], **tags}
+        self._writer.change(self._writer.summary, lambda summary: summary["tags"].update(tags))
         self._writer.to_backends("set_tags", tags)
 
     def _remove_tags(self, names: Iterable[str]) -> None:
         self._check_open()
         gone = set(names)
-        with self._writer.changing(self._writer.summary) as summary:
+
+        def remove(summary: dict[str, Any]) -> None:
             summary["tags"] = {k: v for k, v in summary["tags"].items() if k not in gone}
+
+        self._writer.change(self._writer.summary, remove)
 
     def _define_metric(self, name: str, goal: str | None) -> None:
         self._check_open()

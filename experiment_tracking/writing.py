@@ -250,8 +250,7 @@ class RunWriter:
 
     def _finish_capture(self, facts: dict[str, Any], probe: "GitProbe") -> None:
         facts["git"] = probe.finish().to_dict()
-        with self.changing(self.environment) as environment:
-            environment.update(facts)
+        self.change(self.environment, lambda environment: environment.update(facts))
 
     # ------------------------------------------------------------------ writing
 
@@ -261,16 +260,14 @@ class RunWriter:
         """Append one row; see :meth:`HistoryWriter.append`."""
         self.history.append(values, step, timestamp)
 
-    @contextlib.contextmanager
-    def changing(self, document: Document) -> Iterator[dict[str, Any]]:
-        """Give a document's content to change; the file is replaced before this returns.
+    def change(self, document: Document, edit: Callable[[dict[str, Any]], object]) -> None:
+        """Have ``edit`` change a document's content; the file is replaced before this returns.
 
         A disk that refuses is warned about once; the change waits in memory and the run's
         thread writes it later.
         """
         try:
-            with document.change() as value:
-                yield value
+            document.update(edit)
         except OSError as error:
             if error.errno is None:
                 raise  # not the disk's: a signal handler's own, such as its time-out
@@ -315,18 +312,14 @@ class RunWriter:
         except OSError as error:
             if error.errno is None:
                 raise
-            with self.changing(self.summary) as summary:
-                lost = summary.setdefault("lost", {})
-                lost["files"] = lost.get("files", 0) + 1
+            self.change(self.summary, partial(_count_lost_files, 1))
             self._trouble("files", error)
         else:
             self._recovered("files")
 
     def _list_file(self, entry: dict[str, Any]) -> None:
         entry["logged_at"] = utc_now()
-        with self.changing(self.artifacts) as value:
-            others = [kept for kept in value["artifacts"] if kept["path"] != entry["path"]]
-            value["artifacts"] = [*others, entry]
+        self.change(self.artifacts, partial(_relist, {entry["path"]}, [entry]))
         path = self.folder.file(*entry["path"].split("/"))
         self.follower.calls.append(lambda: _fsync_if_there(path))
 
@@ -336,9 +329,8 @@ class RunWriter:
         with self._writing_files():
             files = {entry.name for entry in os.scandir(folder) if entry.is_file()}
             gone = {name for name in files - keep if name[0] != "."}
-            with self.changing(self.artifacts) as value:
-                paths = {f"{place}/{name}" for name in gone}
-                value["artifacts"] = [e for e in value["artifacts"] if e["path"] not in paths]
+            paths = {f"{place}/{name}" for name in gone}
+            self.change(self.artifacts, partial(_relist, paths, []))
             for name in gone:
                 os.unlink(os.path.join(folder, name))
 
@@ -379,8 +371,7 @@ class RunWriter:
     def set_goal(self, name: str, goal: str | None) -> None:
         """Define which direction of a metric is better."""
         self.digest.goals[name] = goal
-        with self.changing(self.summary) as summary:
-            summary["goals"][name] = goal
+        self.change(self.summary, lambda summary: summary["goals"].update({name: goal}))
 
     # ------------------------------------------------------------------ trouble
 
@@ -500,8 +491,7 @@ class RunWriter:
         there = [e for e in listed if os.path.lexists(self.folder.file(*e["path"].split("/")))]
         self.artifacts.value["artifacts"] = there
         if len(there) < len(listed):
-            lost = self.summary.value.setdefault("lost", {})
-            lost["files"] = lost.get("files", 0) + len(listed) - len(there)
+            _count_lost_files(len(listed) - len(there), self.summary.value)
         if self.tensorboard is not None:
             self.tensorboard.start_over(self.digest)
 
@@ -523,8 +513,7 @@ class RunWriter:
             return
         self._saved_rows = self._rows
         try:
-            with self.changing(self.summary) as summary:
-                self._put_digest(summary)
+            self.change(self.summary, self._put_digest)
         except WriteError:
             self._saved_rows = -1
 
@@ -637,8 +626,6 @@ class RunWriter:
             self._trouble_in_background("documents", error)
 
     def _write_ending(self, status: str, error: dict[str, str] | None) -> None:
-        now = utc_now()
-        duration_s = round(time.monotonic() - self._opened_at, 3)
         if self._taken_over:
             rows = self._rows - self._rows_at_takeover
             notice(
@@ -650,21 +637,7 @@ class RunWriter:
                 "are lost; the summary counts them."
             )
         try:
-            with self.summary.change(durable=True) as summary:
-                self._put_digest(summary)
-                if not self.tail.behind_bytes:
-                    summary["history"] |= {
-                        "bytes": self.history.end + len(b"\n]\n"),
-                        "sha256": self._whole_sha256(),
-                    }
-                summary["attempts"][-1] |= {
-                    "ended_at": now, "status": status, "duration_s": duration_s,
-                }  # fmt: skip
-                known_s = [attempt.get("duration_s", 0.0) for attempt in summary["attempts"]]
-                summary |= {"ended_at": now, "duration_s": round(sum(known_s), 3)}
-                if error:
-                    summary["error"] = error
-                summary["status"] = status
+            self.summary.update(partial(self._put_ending, status, error), durable=True)
         except OSError as problem:
             notice(
                 f"run {self.folder.name!r}: its final status {status!r} could not be written "
@@ -672,6 +645,26 @@ class RunWriter:
             )
             with contextlib.suppress(OSError):  # while this process lives, it would read as running
                 os.unlink(self.folder.heartbeat)
+
+    def _put_ending(
+        self, status: str, error: dict[str, str] | None, summary: dict[str, Any]
+    ) -> None:
+        now = utc_now()
+        duration_s = round(time.monotonic() - self._opened_at, 3)
+        self._put_digest(summary)
+        if not self.tail.behind_bytes:
+            summary["history"] |= {
+                "bytes": self.history.end + len(b"\n]\n"),
+                "sha256": self._whole_sha256(),
+            }
+        summary["attempts"][-1] |= {
+            "ended_at": now, "status": status, "duration_s": duration_s,
+        }  # fmt: skip
+        known_s = [attempt.get("duration_s", 0.0) for attempt in summary["attempts"]]
+        summary |= {"ended_at": now, "duration_s": round(sum(known_s), 3)}
+        if error:
+            summary["error"] = error
+        summary["status"] = status
 
     def _whole_sha256(self) -> str:
         self._hash(b"")
@@ -738,6 +731,16 @@ def export_to_children() -> None:
         os.environ[layout.RUN_VARIABLE] = owned[0].folder.path
     else:
         os.environ.pop(layout.RUN_VARIABLE, None)
+
+
+def _count_lost_files(number: int, summary: dict[str, Any]) -> None:
+    lost = summary.setdefault("lost", {})
+    lost["files"] = lost.get("files", 0) + number
+
+
+def _relist(gone: set[str], new: list[dict[str, Any]], listed: dict[str, Any]) -> None:
+    kept = [entry for entry in listed["artifacts"] if entry["path"] not in gone]
+    listed["artifacts"] = [*kept, *new]
 
 
 def _fsync_if_there(path: str) -> None:

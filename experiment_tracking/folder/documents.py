@@ -5,7 +5,7 @@ import json
 
 # threading.RLock itself, without the 2.5 ms that importing threading takes.
 from _thread import RLock
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -61,7 +61,7 @@ def _parse(path: str, data: bytes) -> Any:
 class Document:
     """One JSON object in memory and on disk, with the lock that keeps the two in step.
 
-    Every change goes through :meth:`change`, which has replaced the file when it returns. That
+    Every change goes through :meth:`update`, which has replaced the file when it returns. That
     survives ``kill -9``; the run's thread calls :meth:`make_durable` within a second for the
     power cut. Keys that this version does not know are kept.
 
@@ -82,9 +82,11 @@ class Document:
         # Re-entrant: a signal handler that sets a tag may interrupt a change of ours.
         self._lock = RLock()
 
-    @contextlib.contextmanager
-    def change(self, *, durable: bool = False) -> Iterator[dict[str, Any]]:
-        """Give the object to change; on leaving, the file is replaced.
+    def update(self, edit: Callable[[dict[str, Any]], object], *, durable: bool = False) -> None:
+        """Have ``edit`` change the object; the file has been replaced when this returns.
+
+        A callback and not a ``with`` block: a generator that Ctrl-C left at its edge would keep
+        the lock for as long as somebody, a notebook for one, keeps the traceback.
 
         Raises
         ------
@@ -95,7 +97,7 @@ class Document:
         with self._lock:
             self._version += 1
             self.on_disk = self.durable = False
-            yield self.value
+            edit(self.value)
             self.save(durable=durable)
 
     def save(self, *, durable: bool = False) -> None:

@@ -63,9 +63,12 @@ def test_integers_beyond_64_bits_come_back_exact(path, number):
 def test_a_change_has_replaced_the_file_when_it_returns(path):
     document = Document(path, {"a": 1})
     document.save()
-    with document.change() as value:
+
+    def edit(value):
         value["b"] = 2
         assert read_document(path) == {"a": 1}
+
+    document.update(edit)
     assert read_document(path) == {"a": 1, "b": 2}
     assert document.on_disk
     assert os.listdir(os.path.dirname(path)) == ["summary.json"]
@@ -74,15 +77,21 @@ def test_a_change_has_replaced_the_file_when_it_returns(path):
 def test_keys_that_nobody_knows_are_kept(path):
     Path(path).write_text('{"from_the_future": {"x": [1, null]}, "status": "running"}')
     document = Document(path, read_document(path))
-    with document.change() as value:
+
+    def edit(value):
         value["status"] = "finished"
+
+    document.update(edit)
     assert read_document(path) == {"from_the_future": {"x": [1, None]}, "status": "finished"}
 
 
 def test_a_document_without_a_file_is_kept_in_memory(tmp_path):
     document = Document(None, {})
-    with document.change(durable=True) as value:
+
+    def edit(value):
         value["a"] = 1
+
+    document.update(edit, durable=True)
     document.make_durable()
     assert (document.value, document.on_disk, document.durable) == ({"a": 1}, True, True)
 
@@ -91,8 +100,11 @@ def test_a_detached_document_leaves_its_file_alone(path):
     document = Document(path, {"a": 1})
     document.save()
     document.detach()
-    with document.change() as value:
+
+    def edit(value):
         value["a"] = 2
+
+    document.update(edit)
     document.make_durable()
     assert read_document(path) == {"a": 1}
 
@@ -100,8 +112,11 @@ def test_a_detached_document_leaves_its_file_alone(path):
 def test_a_snapshot_does_not_follow_later_changes():
     document = Document(None, {"a": 1})
     snapshot = document.snapshot()
-    with document.change() as value:
+
+    def edit(value):
         value["a"] = 2
+
+    document.update(edit)
     assert snapshot == {"a": 1}
 
 
@@ -110,9 +125,12 @@ def test_sixteen_threads_lose_no_change(path):
 
     def work(thread):
         for count in range(20):
-            with document.change() as value:
+
+            def edit(value, count=count):
                 value[f"{thread} {count}"] = value.get("count", 0)
                 value["count"] = value.get("count", 0) + 1
+
+            document.update(edit)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
     for thread in threads:
@@ -137,22 +155,31 @@ def test_a_change_is_not_flushed_until_it_is_made_durable_once(path, monkeypatch
     flushes = counted(monkeypatch, "fsync")
     document = Document(path, {})
     for number in range(3):
-        with document.change() as value:
+
+        def edit(value, number=number):
             value["n"] = number
+
+        document.update(edit)
     assert (len(flushes), document.durable) == (0, False)
     document.make_durable()
     document.make_durable()
     assert (len(flushes), document.durable) == (1, True)
-    with document.change() as value:
+
+    def edit(value):
         value["n"] = 9
+
+    document.update(edit)
     assert not document.durable
 
 
 def test_a_durable_change_flushes_the_file_and_its_name_before_it_returns(path, monkeypatch):
     flushes = counted(monkeypatch, "fsync")
     document = Document(path, {})
-    with document.change(durable=True) as value:
+
+    def edit(value):
         value["status"] = "finished"
+
+    document.update(edit, durable=True)
     assert len(flushes) == (1 if os.name == "nt" else 2)
     document.make_durable()
     assert len(flushes) <= 2
@@ -163,8 +190,10 @@ def test_a_change_during_the_flush_is_not_taken_for_flushed(path, monkeypatch):
     document.save()
 
     def change_meanwhile(path):
-        with document.change() as value:
+        def edit(value):
             value["a"] = 2
+
+        document.update(edit)
 
     monkeypatch.setattr(io, "fsync_file", change_meanwhile)
     document.make_durable()
@@ -180,8 +209,12 @@ def test_a_change_that_the_disk_refused_is_written_by_the_next_save(path, monkey
     document.save()
     with monkeypatch.context() as patch:
         patch.setattr(io, call, full)
-        with pytest.raises(OSError, match="No space"), document.change() as value:
+
+        def edit(value):
             value["b"] = 2
+
+        with pytest.raises(OSError, match="No space"):
+            document.update(edit)
         assert read_document(path) == {"a": 1}
         assert not document.on_disk
         with pytest.raises(OSError, match="No space"):
@@ -195,9 +228,13 @@ def test_a_change_that_the_disk_refused_is_written_by_the_next_save(path, monkey
 def test_a_change_that_its_maker_left_by_an_exception_is_not_lost(path):
     document = Document(path, {"a": 1})
     document.save()
-    with pytest.raises(KeyboardInterrupt), document.change() as value:
+
+    def edit(value):
         value["b"] = 2
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        document.update(edit)
     assert not document.on_disk
     document.make_durable()
     assert read_document(path) == {"a": 1, "b": 2}
@@ -214,8 +251,11 @@ def test_a_change_inside_a_save_is_on_disk_too(path, monkeypatch, call, late):
 
     def handler():
         monkeypatch.setattr(io, call, real)
-        with document.change() as value:
+
+        def edit(value):
             value["handler"] = 1
+
+        document.update(edit)
 
     def interrupted(*args):
         if not late:
@@ -226,8 +266,11 @@ def test_a_change_inside_a_save_is_on_disk_too(path, monkeypatch, call, late):
         return result
 
     monkeypatch.setattr(io, call, interrupted)
-    with document.change() as value:
+
+    def edit(value):
         value["main"] = 1
+
+    document.update(edit)
     assert read_document(path) == {"main": 1, "handler": 1}
     assert os.listdir(os.path.dirname(path)) == ["summary.json"]
 
@@ -241,8 +284,11 @@ def test_real_signal_handlers_that_change_it_lose_nothing(path):
         nonlocal started
         started += 1
         own = {f"handler {started}": started}
-        with document.change() as value:
-            value |= own
+
+        def edit(value):
+            value.update(own)
+
+        document.update(edit)
         returned.update(own)
 
     earlier = signal.signal(signal.SIGALRM, change)
@@ -251,8 +297,8 @@ def test_real_signal_handlers_that_change_it_lose_nothing(path):
         while started < 50:
             count += 1
             own = {f"main {count}": count}
-            with document.change() as value:
-                value |= own
+
+            document.update(lambda value, own=own: value.update(own))
             returned.update(own)
             expected = dict(returned)
             assert expected.items() <= read_document(path).items()
@@ -284,9 +330,12 @@ def test_a_reader_in_another_process_sees_one_whole_document_or_the_other(path):
     reader = subprocess.Popen([sys.executable, "-c", _READ, path], stdout=subprocess.PIPE)
     assert reader.stdout.readline() == b"ready\n"
     for number in range(401):
-        with document.change() as value:
+
+        def edit(value, number=number):
             size = (number * 7919) % 50_000
             value |= {"n": number, "size": size, "filling": "x" * size}
+
+        document.update(edit)
     reader.stdout.close()
     assert reader.wait(30) == 0
 
@@ -305,9 +354,12 @@ def test_a_reader_in_another_thread_sees_one_whole_document_or_the_other(path):
     thread = threading.Thread(target=read)
     thread.start()
     for number in range(300):
-        with document.change() as value:
+
+        def edit(value, number=number):
             size = (number * 7919) % 50_000
             value |= {"size": size, "filling": "x" * size}
+
+        document.update(edit)
     ended.set()
     thread.join()
     assert problems == []

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -157,6 +158,7 @@ def interrupt_calls(root, call, times):
         "log_text": lambda n: run.log_text("text", f"n{n}"),
     }
     returned, inside, rows, number = [], 0, 0, 0
+    kept = []  # as a notebook keeps them: no lock may live in what they hold
     while inside < times:
         try:
             pest.soon()
@@ -166,12 +168,18 @@ def interrupt_calls(root, call, times):
                 returned.append(number)
         except KeyboardInterrupt as error:
             inside += call in _interrupted_in(error)
+            kept.append(error)
         number += 1
         calls[call](number)
         returned.append(number)
         run.log_metrics({"x": 1})
         rows += 1
     pest.stop()
+    for document in run._writer._documents():
+        other = threading.Thread(target=document.snapshot, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
     run.end_run()
     return {"returned": returned, "rows": rows, "inside": inside}
 
