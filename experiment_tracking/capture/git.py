@@ -1,19 +1,45 @@
-"""The state of the repository a run was started from, by one git process.
+"""The state of the repository a run was started from, by plain git processes.
 
 Asking git itself is right in worktrees, submodules and detached heads, which reading its files
-is not, and one ``status`` answers everything in 2 ms (0.25 s with 50,000 files).
+is not. GitPython would start the same processes, and its import alone takes 200 ms: four times
+as long as a short script runs. One ``status``, started with the run, answers nearly everything
+in 2 ms (0.25 s with 50,000 files); what little is left is asked when the answers are wanted.
 """
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from experiment_tracking.capture.redaction import redact_text
+from experiment_tracking.capture.redaction import redact_text, to_utf8
 
 if TYPE_CHECKING:
     import subprocess
 
-# Without optional locks git does not refresh the index: a `git commit` beside us never fails.
-_COMMAND = ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z")
+_STATUS = ("status", "--porcelain=v2", "--branch", "-z")
+_PLACE = ("rev-parse", "--show-toplevel", "--is-shallow-repository")
+_REMOTES = ("config", "-z", "--get-regexp", r"^remote\..*\.url$")
+_NOTHING_FOUND = 1
+"""How ``git config`` ends where no remote is set."""
+
+_NOT_FOR_GIT = (
+    # A hook sets these for its own repository, which need not be the one around the folder asked
+    # about. Settings (GIT_CONFIG_COUNT and the like) stay: containers say safe.directory there.
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_WORK_TREE",
+    # These overrule what is said on the command line.
+    "GIT_DIFF_OPTS", "GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+)  # fmt: skip
+_FOR_GIT = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    # Then git does not refresh the index: a `git commit` beside us never fails.
+    "GIT_OPTIONAL_LOCKS": "0",
+    # A partial clone would fetch what it lacks; we stay off the network.
+    "GIT_NO_LAZY_FETCH": "1",
+}
 _LONGEST_NOTE = 500
 
 
@@ -28,10 +54,19 @@ class GitFacts(NamedTuple):
         None with a detached head.
     upstream
         As in ``origin/main``; None where the branch follows none.
+    top
+        Absolute path of the working tree's top; inside a submodule, the submodule's.
+    remotes
+        URL by name, without user and password.
+    shallow
+        The history was cut off when it was cloned.
     dirty
         Tracked files differ from the commit. Untracked files alone are not dirt.
     changed, untracked
         Number of files; a folder without any tracked file counts once.
+    submodules
+        Commit that is checked out, by path below the top; nested ones too. A submodule that is
+        not checked out took no part in the run and is not named.
     note
         What went wrong, or git's warning.
     """
@@ -39,9 +74,13 @@ class GitFacts(NamedTuple):
     commit: str | None = None
     branch: str | None = None
     upstream: str | None = None
+    top: str | None = None
+    remotes: dict[str, str] | None = None
+    shallow: bool | None = None
     dirty: bool | None = None
     changed: int | None = None
     untracked: int | None = None
+    submodules: dict[str, str] | None = None
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,22 +88,42 @@ class GitFacts(NamedTuple):
         return self._asdict()
 
 
+class NoAnswerError(Exception):
+    """Git was asked in vain; the text says why, without secrets."""
+
+
 class GitProbe:
-    """A git process under way: started when a run opens, read when the facts are wanted."""
+    """A git process under way: started when a run opens, read when the facts are wanted.
 
-    __slots__ = ("_facts", "_process")
+    Attributes
+    ----------
+    status
+        What ``git status --porcelain=v2 --branch -z`` printed; empty before ``finish``.
+    top
+        As in the facts, but with bytes of no encoding as Python keeps them in paths.
+    """
 
-    def __init__(self, process: "subprocess.Popen[bytes] | None", facts: GitFacts | None) -> None:
+    __slots__ = ("_facts", "_folder", "_process", "status", "top")
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        process: "subprocess.Popen[bytes] | None",
+        facts: GitFacts | None,
+    ) -> None:
+        self._folder = folder
         self._process = process
         self._facts = facts
+        self.status = b""
+        self.top: str | None = None
 
     @classmethod
     def start(cls, folder: str | os.PathLike[str]) -> "GitProbe":
         """Start git in ``folder`` and return at once; a failure is told by :meth:`finish`."""
         try:
-            return cls(_start_git(folder), None)
-        except Exception as error:  # Capture never stops training, whatever the reason.
-            return cls(None, GitFacts(note=f"git could not be started: {error}"))
+            return cls(folder, start_git(folder, _STATUS), None)
+        except NoAnswerError as error:
+            return cls(folder, None, GitFacts(note=str(error)))
 
     def finish(self, timeout_s: float = 10.0) -> GitFacts:
         """Wait for git and return what it said; after ``timeout_s`` it is killed.
@@ -72,52 +131,117 @@ class GitProbe:
         Asked again it gives the same answer.
         """
         if self._facts is None:
-            assert self._process is not None
-            self._facts = _read_git(self._process, timeout_s)
-            self._process = None
+            self._facts = self._read(time.monotonic() + timeout_s)
         return self._facts
 
+    def _read(self, deadline: float) -> GitFacts:
+        notes: list[str] = []
+        more: dict[str, Any] = {}
+        try:
+            self.status = self._read_status(deadline, notes)
+        except NoAnswerError:
+            return GitFacts(note=notes[0])
+        try:
+            self.top, shallow = _place(self._folder, deadline)
+            remotes = _remotes(self.top, deadline)
+            submodules = dict(_submodules(self.top, "", deadline, notes))
+            more = {"remotes": remotes, "shallow": shallow, "submodules": submodules}
+        except Exception as error:  # Capture never stops training, whatever the reason.
+            notes.append(to_utf8(str(error)))
+        note = "; ".join(notes)[:_LONGEST_NOTE] or None
+        top = to_utf8(self.top) if self.top else None
+        return _parse(self.status)._replace(top=top, note=note, **more)
 
-def _start_git(folder: str | os.PathLike[str]) -> "subprocess.Popen[bytes]":
+    def _read_status(self, deadline: float, notes: list[str]) -> bytes:
+        process, self._process = self._process, None
+        assert process is not None
+        try:
+            output, warning = read_git(process, deadline)
+        except NoAnswerError as error:
+            notes.append(str(error))
+            # One submodule that is broken, as in a copied folder, and git tells nothing at all.
+            return _ask(self._folder, (*_STATUS, "--ignore-submodules=all"), deadline)
+        notes += [warning] if warning else []
+        return output
+
+
+def start_git(
+    folder: str | os.PathLike[str],
+    arguments: tuple[str, ...],
+    stderr: IO[bytes] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start git in ``folder``, of whatever repository that is, with nothing to read.
+
+    Raises
+    ------
+    NoAnswerError
+        If there is no git, or no such folder.
+    """
     import subprocess
 
     # Plain Popen already starts by vfork here: 0.17 ms, whatever the size of this process and
     # within 0.03 ms of posix_spawn. That one would need close_fds=False, which hands to git
     # what C libraries keep open (sockets, devices), and a search for git on our side.
-    return subprocess.Popen(
-        _COMMAND,
-        cwd=folder,
-        env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    try:
+        return subprocess.Popen(
+            ("git", *arguments),
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr or subprocess.PIPE,
+        )
+    except Exception as error:  # Capture never stops training, whatever the reason.
+        raise NoAnswerError(to_utf8(f"git could not be started: {error}")) from error
 
 
-def _read_git(process: "subprocess.Popen[bytes]", timeout_s: float) -> GitFacts:
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, **_FOR_GIT}
+    for name in _NOT_FOR_GIT:
+        environment.pop(name, None)
+    return environment
+
+
+def read_git(
+    process: "subprocess.Popen[bytes]", deadline: float, allowed: int = 0
+) -> tuple[bytes, str]:
+    """Read what git prints until it ends, and its complaint; it must end with 0 or ``allowed``.
+
+    Raises
+    ------
+    NoAnswerError
+        If git failed, or had not ended by ``deadline`` (of ``time.monotonic``) and was killed.
+    """
     import subprocess
 
+    timeout_s = max(0.0, deadline - time.monotonic())
     try:
         output, complaint = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _abandon(process)
-        return GitFacts(note=f"git did not answer within {timeout_s:g} s")
+    except subprocess.TimeoutExpired as error:
+        abandon(process)
+        raise NoAnswerError(f"git did not answer within {timeout_s:.3g} s") from error
     except Exception as error:  # Capture never stops training, whatever the reason.
-        _abandon(process)
-        return GitFacts(note=f"git could not be read: {error}")
-    note = redact_text(_text(complaint).strip().partition("\n")[0])[:_LONGEST_NOTE]
-    if process.returncode:
-        return GitFacts(note=f"git ended with {process.returncode}: {note}")
-    return _parse(output, note or None)
+        abandon(process)
+        raise NoAnswerError(f"git could not be read: {error}") from error
+    note = first_line(complaint)
+    if process.returncode not in (0, allowed):
+        raise NoAnswerError(f"git ended with {process.returncode}: {note}")
+    return output, note
 
 
-def _abandon(process: "subprocess.Popen[bytes]") -> None:
-    import subprocess
-
+def abandon(process: "subprocess.Popen[bytes]") -> None:
+    """Kill git and let go of it."""
     process.kill()
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+    reap(process)
+
+
+def reap(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a git that has been killed, or has closed its output."""
+    import subprocess
+
     try:
         process.wait(1.0)
     except subprocess.TimeoutExpired:
@@ -125,7 +249,63 @@ def _abandon(process: "subprocess.Popen[bytes]") -> None:
         process.returncode = -9
 
 
-def _parse(output: bytes, note: str | None) -> GitFacts:
+def first_line(complaint: bytes) -> str:
+    """Copy the first line of what git had to say, short and without secrets."""
+    return redact_text(_text(complaint).strip().partition("\n")[0])[:_LONGEST_NOTE]
+
+
+def _ask(folder: str | os.PathLike[str], arguments: tuple[str, ...], deadline: float) -> bytes:
+    return read_git(start_git(folder, arguments), deadline)[0]
+
+
+def _place(folder: str | os.PathLike[str], deadline: float) -> tuple[str, bool]:
+    top, _, shallow = _ask(folder, _PLACE, deadline)[:-1].rpartition(b"\n")
+    return os.path.normpath(os.fsdecode(top)), shallow == b"true"
+
+
+def _remotes(top: str, deadline: float) -> dict[str, str]:
+    output, _ = read_git(start_git(top, _REMOTES), deadline, allowed=_NOTHING_FOUND)
+    remotes: dict[str, str] = {}
+    for record in output.split(b"\0")[:-1]:
+        name, _, url = _text(record).partition("\n")
+        # Of several URLs of one remote git fetches from the first.
+        remotes.setdefault(name.removeprefix("remote.").removesuffix(".url"), _public(url))
+    return remotes
+
+
+def _public(url: str) -> str:
+    """Take user, password and query off a URL, so that what is left can still be cloned."""
+    scheme, sign, rest = url.partition("://")
+    if sign:
+        place, slash, path = rest.partition("/")
+        user, at, host = place.rpartition("@")
+        # In ssh://git@host the user is needed and no secret; in https it may be a token.
+        user = "" if scheme.lower().startswith("http") else user.partition(":")[0]
+        url = scheme + sign + (user + at if user else "") + host + slash + path.partition("?")[0]
+    return redact_text(url)
+
+
+def _submodules(
+    top: str, prefix: str, deadline: float, notes: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Find what is checked out, which need not be what the index asks for."""
+    # No process where there cannot be any. `git submodule status` takes 35 ms for each.
+    if not os.path.isfile(os.path.join(top, ".gitmodules")):
+        return
+    for record in _ask(top, ("ls-files", "--stage", "-z"), deadline).split(b"\0"):
+        path = os.fsdecode(record.partition(b"\t")[2])
+        folder = os.path.join(top, path)
+        if record.startswith(b"160000 ") and os.path.lexists(os.path.join(folder, ".git")):
+            try:
+                # Told where to look, for a broken one would be taken for the one around it.
+                head = _ask(folder, ("--git-dir=.git", "rev-parse", "--verify", "HEAD"), deadline)
+                yield to_utf8(prefix + path), _text(head).strip()
+                yield from _submodules(folder, f"{prefix}{path}/", deadline, notes)
+            except NoAnswerError as error:
+                notes.append(f"submodule {to_utf8(prefix + path)}: {error}")
+
+
+def _parse(output: bytes) -> GitFacts:
     """Read ``status --porcelain=v2 --branch -z`` (git-status(1), "Porcelain Format Version 2")."""
     head: dict[bytes, str] = {}
     changed = untracked = 0
@@ -151,7 +331,6 @@ def _parse(output: bytes, note: str | None) -> GitFacts:
         dirty=changed > 0,
         changed=changed,
         untracked=untracked,
-        note=note,
     )
 
 

@@ -1,6 +1,7 @@
 import os
 import stat
 import subprocess
+import sys
 
 import orjson
 import pytest
@@ -48,8 +49,9 @@ def only_a_note(facts):
 def test_a_clean_repository_has_commit_and_branch_and_no_dirt(repository):
     commit = git(repository, "rev-parse", "HEAD")
     assert facts_of(repository) == GitFacts(
-        commit=commit, branch="main", upstream=None, dirty=False, changed=0, untracked=0
-    )
+        commit=commit, branch="main", upstream=None, top=str(repository), remotes={},
+        shallow=False, dirty=False, changed=0, untracked=0, submodules={},
+    )  # fmt: skip
 
 
 def test_a_folder_inside_the_repository_gives_the_same_facts(repository):
@@ -101,13 +103,17 @@ def test_a_detached_head_has_a_commit_and_no_branch(repository):
 def test_a_repository_without_a_commit_has_a_branch_and_no_commit(tmp_path):
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     (tmp_path / "new.py").write_text("")
-    assert facts_of(tmp_path) == GitFacts(branch="main", dirty=False, changed=0, untracked=1)
+    assert facts_of(tmp_path) == GitFacts(
+        branch="main", top=str(tmp_path), remotes={}, shallow=False, dirty=False, changed=0,
+        untracked=1, submodules={},
+    )  # fmt: skip
 
 
 def test_a_clone_names_the_branch_it_follows(repository, tmp_path):
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repository}", "copy")
     facts = facts_of(tmp_path / "copy")
-    assert facts.upstream == "origin/main"
+    assert (facts.upstream, facts.shallow) == ("origin/main", True)
+    assert facts.remotes == {"origin": f"file://{repository}"}
     assert facts.commit == git(repository, "rev-parse", "HEAD")
 
 
@@ -115,21 +121,140 @@ def test_a_worktree_shows_its_own_branch_and_changes(repository, tmp_path):
     git(repository, "worktree", "add", "--quiet", "-b", "try", str(tmp_path / "tree"))
     (tmp_path / "tree" / "train.py").write_text("print(2)\n")
     facts = facts_of(tmp_path / "tree")
-    assert (facts.branch, facts.dirty) == ("try", True)
+    assert (facts.branch, facts.dirty, facts.top) == ("try", True, str(tmp_path / "tree"))
     assert facts_of(repository).branch == "main"
 
 
-def test_a_submodule_is_a_repository_of_its_own(repository, tmp_path):
+@pytest.fixture
+def outer(repository, tmp_path):
     outer = tmp_path / "outer"
     outer.mkdir()
     git(outer, "init", "--quiet", "--initial-branch=trunk")
     allowed = ("-c", "protocol.file.allow=always")
     git(outer, *allowed, "submodule", "--quiet", "add", str(repository), "inner")
     git(outer, "commit", "--quiet", "--message=outer")
-    assert facts_of(outer / "inner").commit == git(repository, "rev-parse", "HEAD")
+    return outer
+
+
+def test_a_submodule_is_a_repository_of_its_own(repository, outer):
+    facts = facts_of(outer / "inner")
+    assert facts.commit == git(repository, "rev-parse", "HEAD")
+    assert (facts.top, facts.submodules) == (str(outer / "inner"), {})
     (outer / "inner" / "train.py").write_text("print(2)\n")
     assert (facts_of(outer / "inner").branch, facts_of(outer).branch) == ("main", "trunk")
     assert facts_of(outer).changed == 1
+
+
+def test_submodules_are_told_with_the_commit_that_is_checked_out(outer):
+    git(outer / "inner", "commit", "--quiet", "--allow-empty", "--message=further")
+    further = git(outer / "inner", "rev-parse", "HEAD")
+    assert facts_of(outer).submodules == {"inner": further}
+
+
+def test_a_submodule_in_a_submodule_is_told_by_its_whole_path(repository, outer, tmp_path):
+    outermost = tmp_path / "outermost"
+    outermost.mkdir()
+    git(outermost, "init", "--quiet")
+    allowed = ("-c", "protocol.file.allow=always")
+    git(outermost, *allowed, "submodule", "--quiet", "add", str(outer), "libs/é")
+    git(outermost, *allowed, "submodule", "--quiet", "update", "--init", "--recursive")
+    assert facts_of(outermost).submodules == {
+        "libs/é": git(outer, "rev-parse", "HEAD"),
+        "libs/é/inner": git(repository, "rev-parse", "HEAD"),
+    }
+
+
+def test_a_submodule_that_is_not_checked_out_is_not_told(outer, tmp_path):
+    git(tmp_path, "clone", "--quiet", str(outer), "copy")
+    assert (tmp_path / "copy" / "inner").is_dir()
+    assert facts_of(tmp_path / "copy").submodules == {}
+
+
+def test_a_broken_submodule_is_noted_and_the_rest_is_told(outer):
+    (outer / ".git" / "modules" / "inner" / "HEAD").write_text("ref: refs/heads/none\n")
+    facts = facts_of(outer)
+    assert (facts.branch, facts.submodules) == ("trunk", {})
+    assert "submodule inner: git ended with 128" in facts.note
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_submodule_without_its_repository_is_noted_and_the_rest_is_told(outer, kind):
+    (outer / "inner" / ".git").unlink()
+    if kind == "folder":  # Then git would find the repository around it.
+        (outer / "inner" / ".git").mkdir()
+    else:
+        (outer / "inner" / ".git").write_text("gitdir: ../.git/modules/gone\n")
+    facts = facts_of(outer)
+    assert (facts.branch, facts.top, facts.submodules) == ("trunk", str(outer), {})
+    assert "submodule inner: git ended with 128: fatal: not a git repository" in facts.note
+
+
+def test_remotes_lose_their_credentials_and_can_still_be_cloned(repository):
+    for name, url in {
+        "token": "https://gho_0123456789abcdefghijABCD@github.com/lab/code.git",
+        "both": "https://ann:hunter2@example.org:8443/lab/code.git?access_token=hunter2",
+        "ssh": "ssh://git:hunter2@example.org/lab/code.git",
+        "scp": "git@example.org:lab/code.git",
+        "a.b.url": "../code",
+    }.items():
+        git(repository, "remote", "add", name, url)
+    git(repository, "remote", "set-url", "--add", "scp", "git@example.org:lab/second.git")
+    assert facts_of(repository).remotes == {
+        "token": "https://github.com/lab/code.git",
+        "both": "https://example.org:8443/lab/code.git",
+        "ssh": "ssh://git@example.org/lab/code.git",
+        "scp": "git@example.org:lab/code.git",
+        "a.b.url": "../code",
+    }
+
+
+def test_the_repository_of_a_hook_is_not_taken_for_the_folders_own(repository, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "--quiet", "--initial-branch=hooked")
+    hook = other / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    code = "from experiment_tracking.capture.git import GitProbe; import sys; "
+    code += "print([GitProbe.start(folder).finish().branch for folder in sys.argv[1:]])"
+    hook.write_text(f"#!/bin/sh\n'{sys.executable}' -c '{code}' '{other}' '{repository}' >&2\n")
+    hook.chmod(0o755)
+    command = ["git", "commit", "--quiet", "--allow-empty", "--message=first"]
+    done = subprocess.run(command, cwd=other, capture_output=True, text=True, check=True)
+    assert done.stderr == "['hooked', 'main']\n"
+
+
+def test_settings_that_come_by_the_environment_are_followed(repository, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "remote.given.url")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "../given")
+    assert facts_of(repository).remotes == {"given": "../given"}
+
+
+def test_a_repository_of_somebody_else_gives_a_note(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert "dubious ownership" in only_a_note(facts_of(repository))
+
+
+def test_a_folder_that_may_not_be_entered_gives_a_note(repository):
+    repository.chmod(0)
+    if is_root := os.geteuid() == 0:
+        os.seteuid(65534)  # Root may do everything; nobody may not.
+    try:
+        facts = facts_of(repository)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        repository.chmod(0o755)
+    assert "Permission denied" in only_a_note(facts)
+
+
+def test_the_top_of_any_encoding_comes_out_as_text_for_json(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9\n")
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    probe = GitProbe.start(folder)
+    assert orjson.loads(orjson.dumps(probe.finish().to_dict()))["top"].endswith("/caf\\udce9\n")
+    assert probe.top == str(folder)
 
 
 def test_a_branch_of_any_encoding_comes_out_as_text_for_json(repository):

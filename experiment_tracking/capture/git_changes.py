@@ -1,0 +1,406 @@
+"""What a working tree holds that its commit does not: a patch, and the untracked code.
+
+Read behind the first rows, by git processes whose output is bounded.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import IO, NamedTuple
+
+from experiment_tracking.capture.code import LeftOut, is_code, why_forbidden, why_left_out
+from experiment_tracking.capture.git import GitProbe, NoAnswerError, first_line, reap, start_git
+from experiment_tracking.capture.redaction import redact_source, to_utf8
+from experiment_tracking.folder.layout import README_MARK
+
+MAX_SECTION_BYTES = 1_000_000
+"""Longest diff of one file that is kept."""
+MAX_PATCH_BYTES = 10_000_000
+"""Longest patch that is kept."""
+MAX_UNTRACKED = 20_000
+"""Most untracked files that are looked at."""
+
+# Git needs seconds and the file's size in memory to find the one changed line of a larger one.
+_MAX_FILE_BYTES = 20_000_000
+_MAX_READ_BYTES = 20_000_000
+_MAX_FOLDERS = 1_000  # They stand on a command line, which has its bounds, too.
+_STATUS_FIELDS = {b"1": 8, b"2": 9, b"u": 10}
+"""Fields before the path in a record of ``git status --porcelain=v2``, by its kind."""
+_ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
+
+# What `git apply` reads, whatever diff.* and color.* are set to. Submodules have sections of
+# their own: a `-Subproject commit` line cannot be applied without touching the index.
+_DIFF = (
+    "-c", "core.quotePath=true", "-c", "core.safecrlf=false", "diff", "--binary",
+    "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
+    "--ignore-submodules=all", "--unified=3", "--inter-hunk-context=0",
+    "--ws-error-highlight=none",
+)  # fmt: skip
+_EMPTY_TREE = ("hash-object", "-t", "tree", "--stdin")
+_UNTRACKED = ("ls-files", "--others", "--exclude-standard", "-z")
+
+
+class GitChanges(NamedTuple):
+    """What was not committed; paths are relative to the top, with ``/``.
+
+    Attributes
+    ----------
+    patch
+        For ``git apply --binary`` at the top of the commit's tree (of an empty tree before the
+        first commit) with submodules checked out; without secrets.
+    changed
+        Tracked files that the patch leaves out because it would show a secret where nothing
+        may be replaced, or a notebook's outputs: to be kept whole, and redacted.
+    untracked
+        Files that belong to the code but not to the commit.
+    left_out
+        Other changed files, and other untracked code, each with the reason.
+    notes
+        What failed or was cut short, a sentence each.
+    redacted
+        Files of whose added lines the patch shows some as ``***``.
+    """
+
+    patch: bytes = b""
+    changed: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = ()
+
+
+def read_changes(
+    probe: GitProbe, exclude: Sequence[str] = (), timeout_s: float = 30.0
+) -> GitChanges:
+    """Read what differs from the commit that ``probe`` found.
+
+    Costs a process or two where something differs (0.1 s with 50,000 files), none in a clean
+    tree. Nothing is raised; what fails is noted.
+
+    Parameters
+    ----------
+    probe
+        Its ``finish`` may have been called or not.
+    exclude
+        Absolute folders whose files never belong to the code. Folders of runs and of installed
+        packages are known by what is in them, and need not be named.
+    timeout_s
+        For everything together; whatever git is at then is killed.
+    """
+    changes = _Changes(exclude, time.monotonic() + timeout_s)
+    try:
+        changes.read(probe, "")
+    except Exception as error:  # Capture never stops training, whatever the reason.
+        changes.notes.append(to_utf8(f"changes: {type(error).__name__}: {error}"))
+    return changes.result()
+
+
+class _Status(NamedTuple):
+    changed: list[str]
+    submodules: list[str]
+    untracked: list[str]
+
+
+class _Changes:
+    """The changes of a repository and its submodules, as they come together."""
+
+    def __init__(self, exclude: Sequence[str], deadline: float) -> None:
+        self._exclude = [os.path.realpath(folder) for folder in exclude]
+        self._deadline = deadline
+        self._tops: set[str] = set()
+        self._foreign: dict[str, bool] = {}
+        self._sections: list[bytes] = []
+        self._patch_bytes = 0
+        self._changed: list[str] = []
+        self._untracked: list[str] = []
+        self._left_out: list[LeftOut] = []
+        self._redacted: list[str] = []
+        self.notes: list[str] = []
+
+    def result(self) -> GitChanges:
+        return GitChanges(
+            b"".join(self._sections),
+            tuple(self._changed),
+            tuple(self._untracked),
+            tuple(self._left_out),
+            tuple(self.notes),
+            tuple(self._redacted),
+        )
+
+    def read(self, probe: GitProbe, prefix: str) -> None:
+        """Read one repository; ``prefix`` is its path below the outermost top."""
+        facts = probe.finish(max(0.0, self._deadline - time.monotonic()))
+        top = probe.top
+        # Why there is none is in the facts; those of a submodule nobody else will see.
+        if top is None or top in self._tops:
+            reason = "not a repository of its own" if top else facts.note
+            self.notes += [to_utf8(f"submodule {prefix}: {reason}")] if prefix else []
+            return
+        self._tops.add(top)
+        found = _parse(probe.status)
+        for read in (
+            partial(self._read_patch, top, prefix, found.changed, facts.commit),
+            partial(self._read_untracked, top, prefix, found.untracked),
+        ):
+            try:
+                read()
+            except NoAnswerError as error:
+                self.notes.append(to_utf8(f"{prefix}: {error}" if prefix else str(error)))
+        for path in found.submodules:
+            self.read(GitProbe.start(os.path.join(top, path)), f"{prefix}{path}/")
+
+    def _read_patch(self, top: str, prefix: str, paths: list[str], commit: str | None) -> None:
+        excluded = [path for path in paths if self._is_kept_out(top, prefix, path)]
+        if len(excluded) == len(paths):
+            return
+        if commit is None:
+            commit = self._ask(top, _EMPTY_TREE, 1_000)[0].decode("ascii").strip()
+        prefixes = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
+        specs = (f":(exclude,top,literal){path}" for path in excluded)
+        diff, whole = self._ask(top, (*_DIFF, *prefixes, commit, "--", *specs), _MAX_READ_BYTES)
+        # Two sections in a row where a file became a link: both are taken, or none.
+        groups = [(path, b"".join(group)) for path, group in groupby(_sections(diff), _path_of)]
+        if not whole:
+            groups.pop()
+        for path, section in groups:
+            self._take(top, prefix, path.removeprefix(prefix), _without_headings(section))
+        if not whole:
+            seen = {path.removeprefix(prefix) for path, _ in groups}.union(excluded)
+            for path in sorted(set(paths) - seen):
+                self._leave_out(prefix + path, f"git's diff passed {_MAX_READ_BYTES:,} bytes")
+
+    def _is_kept_out(self, top: str, prefix: str, path: str) -> bool:
+        """Tell whether git shall not look at a changed file, and list it unless it is no code."""
+        full = os.path.join(top, path)
+        if self._is_foreign(os.path.dirname(full)):
+            return True
+        reason = why_forbidden(path) or _why_not_diffed(full)
+        if reason:
+            self._leave_out(prefix + path, reason)
+        return reason is not None
+
+    def _take(self, top: str, prefix: str, path: str, section: bytes) -> None:
+        name = prefix + path
+        if len(section) > MAX_SECTION_BYTES:
+            size = f"its diff has {len(section):,} bytes"
+            return self._leave_out(name, f"{size}, more than the {MAX_SECTION_BYTES:,} allowed")
+        if self._patch_bytes + len(section) > MAX_PATCH_BYTES:
+            return self._leave_out(name, f"the patch would pass {MAX_PATCH_BYTES:,} bytes")
+        shown = _hide_secrets(section, os.path.splitext(path)[1].lower())
+        if shown is None:
+            return self._keep_whole(os.path.join(top, path), name)
+        if shown != section:
+            self._redacted.append(name)
+        self._sections.append(shown)
+        self._patch_bytes += len(shown)
+        return None
+
+    def _keep_whole(self, path: str, name: str) -> None:
+        if not os.path.lexists(path):
+            self._leave_out(name, "deleted, and the diff would show what must stay hidden")
+        elif reason := why_left_out(path):
+            self._leave_out(name, reason)
+        else:
+            self._changed.append(name)
+
+    def _read_untracked(self, top: str, prefix: str, names: list[str]) -> None:
+        files = [name for name in names if not name.endswith("/")]
+        folders = [name for name in names if name.endswith("/")]
+        folders = [name for name in folders if not self._is_foreign(os.path.join(top, name[:-1]))]
+        if folders:
+            files += self._files_in(top, folders)
+        if len(files) > MAX_UNTRACKED:
+            self.notes.append(f"only {MAX_UNTRACKED:,} of the untracked files were looked at")
+        for name in sorted(files[:MAX_UNTRACKED]):
+            self._take_untracked(os.path.join(top, name), prefix + name)
+
+    def _files_in(self, top: str, folders: list[str]) -> list[str]:
+        if len(folders) > _MAX_FOLDERS:
+            self.notes.append(f"only {_MAX_FOLDERS:,} of the untracked folders were looked into")
+        # As patterns, unlike pathspecs, they keep git from walking through a million runs.
+        start = os.path.join(top, "")
+        inside = [folder[len(start) :] for folder in self._exclude if folder.startswith(start)]
+        patterns = (f"--exclude=/{_literal(folder)}/" for folder in inside)
+        specs = (f":(top,literal){folder}" for folder in folders[:_MAX_FOLDERS])
+        names, whole = self._ask(top, (*_UNTRACKED, *patterns, "--", *specs), 100 * MAX_UNTRACKED)
+        if not whole:
+            self.notes.append("the list of untracked files was too long to be read to its end")
+        return [os.fsdecode(name) for name in names.split(b"\0")[:-1]]
+
+    def _take_untracked(self, path: str, name: str) -> None:
+        if name.endswith("/"):  # All that git says of a repository inside another.
+            self._leave_out(name, "a repository of its own")
+        elif is_code(name) and not self._is_foreign(os.path.dirname(path)):
+            if reason := why_left_out(path):
+                self._leave_out(name, reason)
+            else:
+                self._untracked.append(name)
+
+    def _is_foreign(self, folder: str) -> bool:
+        """Tell whether a folder below the top is, or lies in, one of runs or of packages."""
+        if folder in self._tops:
+            return False
+        if folder not in self._foreign:
+            self._foreign[folder] = (
+                self._is_foreign(os.path.dirname(folder))
+                or folder in self._exclude
+                or _is_environment(folder)
+                or _is_marked_root(folder)
+            )
+        return self._foreign[folder]
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._left_out.append(LeftOut(to_utf8(name), reason))
+
+    def _ask(self, folder: str, arguments: tuple[str, ...], limit: int) -> tuple[bytes, bool]:
+        output, whole, warning = _read_within(folder, arguments, limit, self._deadline)
+        if warning:
+            self.notes.append(warning)
+        return output, whole
+
+
+def _parse(status: bytes) -> _Status:
+    """Read ``status --porcelain=v2 --branch -z`` (git-status(1), "Porcelain Format Version 2")."""
+    found = _Status([], [], [])
+    records = iter(status.split(b"\0"))
+    for record in records:
+        kind = record[:1]
+        if kind == b"?":
+            found.untracked.append(os.fsdecode(record[2:]))
+        elif kind in _STATUS_FIELDS:
+            fields = record.split(b" ", _STATUS_FIELDS[kind])
+            paths = [os.fsdecode(fields[-1])]
+            if kind == b"2":  # A rename's old name is a record of its own.
+                paths.append(os.fsdecode(next(records)))
+            if not fields[2].startswith(b"S"):
+                found.changed.extend(paths)
+            elif fields[2][2:] != b"..":  # It has changes or untracked files itself.
+                found.submodules.append(paths[0])
+    return found
+
+
+def _why_not_diffed(path: str) -> str | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None  # Deleted, which is a change like any other.
+    if found.st_size > _MAX_FILE_BYTES:
+        return f"{found.st_size:,} bytes, more than the {_MAX_FILE_BYTES:,} that are compared"
+    # Git gives up altogether where it cannot read one file.
+    if stat.S_ISREG(found.st_mode) and not os.access(path, os.R_OK):
+        return "no permission to read it"
+    return None
+
+
+def _sections(diff: bytes) -> Iterator[bytes]:
+    # Only a header begins so: every line of text has a sign before it.
+    start = diff.find(b"diff --git ")
+    while start >= 0:
+        end = diff.find(b"\ndiff --git ", start)
+        yield diff[start : end + 1] if end >= 0 else diff[start:]
+        start = end + 1 if end >= 0 else -1
+
+
+def _path_of(section: bytes) -> str:
+    """Read the path off ``diff --git a/PATH b/PATH``: without renames both halves are alike."""
+    names = section.partition(b"\n")[0].removeprefix(b"diff --git ")
+    name = names[: len(names) // 2]
+    if name.startswith(b'"'):
+        import ast
+
+        # Quoted as in C, all beyond ASCII in octal: a literal of Python's as well.
+        name = ast.literal_eval("b" + name.decode("ascii"))
+    return os.fsdecode(name.removeprefix(b"a/"))
+
+
+def _without_headings(section: bytes) -> bytes:
+    """Cut the line of code that git shows behind ``@@``: of a secret it may show one half."""
+    import re
+
+    return re.sub(rb"(?m)^(@@ -[\d,]+ \+[\d,]+ @@).*", rb"\1", section)
+
+
+def _hide_secrets(section: bytes, suffix: str) -> bytes | None:
+    """Put ``***`` into added lines; None where another line would need it.
+
+    Those the patch is found by, so nothing in them may be replaced.
+    """
+    if suffix == ".ipynb":
+        return None  # Its outputs may show anything.
+    header, sign, body = section.partition(b"\n@@ ")
+    if not sign:
+        return section  # Binary, empty, or another mode only.
+    # Latin-1 gives every byte back, whatever the file is written in.
+    encoding = "utf-8" if _is_utf8(body) else "latin-1"
+    lines = body.decode(encoding).split("\n")
+    shown = redact_source("\n".join(line[1:] for line in lines), suffix).split("\n")
+    if len(shown) != len(lines):
+        return None
+    for number, (line, text) in enumerate(zip(lines, shown, strict=True)):
+        if line[1:] != text:
+            if not line.startswith("+"):
+                return None
+            lines[number] = "+" + text
+    return header + sign + "\n".join(lines).encode(encoding)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _literal(folder: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\*?[" else letter for letter in folder)
+
+
+def _is_environment(folder: str) -> bool:
+    return any(os.path.lexists(os.path.join(folder, mark)) for mark in _ENVIRONMENT_MARKS)
+
+
+def _is_marked_root(folder: str) -> bool:
+    try:
+        with open(os.path.join(folder, "README.md"), "rb") as file:
+            return file.read(len(README_MARK)) == README_MARK.encode()
+    except OSError:
+        return False  # Most folders have none.
+
+
+def _read_within(
+    folder: str, arguments: tuple[str, ...], limit: int, deadline: float
+) -> tuple[bytes, bool, str]:
+    """Read at most about ``limit`` bytes of what git prints; tell whether that was all of it."""
+    import tempfile
+    import threading
+
+    output = bytearray()
+    # Into a file, for git would stand still before a second pipe that is full.
+    with tempfile.TemporaryFile() as complaints:
+        process = start_git(folder, arguments, complaints)
+        # A thread, because reading a pipe knows no timeout on every platform.
+        reader = threading.Thread(target=_fill, args=(output, process.stdout, limit), daemon=True)
+        reader.start()
+        reader.join(max(0.0, deadline - time.monotonic()))
+        late, whole = reader.is_alive(), len(output) <= limit
+        if late or not whole:
+            process.kill()
+            reader.join(1.0)
+        reap(process)
+        complaints.seek(0)
+        complaint = first_line(complaints.read(10_000))
+    if late:
+        raise NoAnswerError("git did not answer in time when it was asked what has changed")
+    if whole and process.returncode:
+        raise NoAnswerError(f"git ended with {process.returncode}: {complaint}")
+    return bytes(output), whole, complaint
+
+
+def _fill(output: bytearray, pipe: IO[bytes], limit: int) -> None:
+    with pipe:
+        while len(output) <= limit and (piece := os.read(pipe.fileno(), 1 << 16)):
+            output += piece
