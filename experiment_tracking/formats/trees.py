@@ -187,7 +187,7 @@ class _Walk:
     def _store(self, value: Any, path: _Path) -> dict[str, Any]:
         import numpy as np
 
-        array, dtype = _as_numpy(value)
+        array, dtype = as_numpy(value)
         raw = _storable(array, path)
         stored = np.ascontiguousarray(raw).reshape(raw.shape)  # it would make () to (1,)
         name = self._free_name("/".join(path) or "array")
@@ -272,7 +272,11 @@ def _identified(value: Any) -> tuple[Any, Hashable]:
     return tensor, (address, *tensor.shape, *tensor.stride(), tensor.dtype, tensor.device)
 
 
-def _as_numpy(value: Any) -> tuple[NDArray[Any], str]:
+def as_numpy(value: Any) -> tuple[NDArray[Any], str]:
+    """Return an array of any framework as numpy's, on the CPU, and the name of its dtype.
+
+    What numpy has no dtype for (bfloat16, float8) comes as unsigned integers of its size.
+    """
     import numpy as np
 
     if is_tensor(value):
