@@ -52,6 +52,7 @@ class _Process:
         self.runs: weakref.WeakSet[Any] = weakref.WeakSet()
         self.ending: Ending | None = None
         self.cell_hook_installed = False
+        self.opened = 0
         self.signal_masks: dict[int, set[int]] = {}
 
 
@@ -63,6 +64,7 @@ def opened(writer: Open, run: ForkAware) -> None:
     if _process.pid != os.getpid():
         _install()
     _process.open[id(writer)] = writer
+    _process.opened += 1
     _process.runs.add(run)
     _watch_terminations()
     _watch_cells()
@@ -73,6 +75,11 @@ def ended(writer: Open) -> None:
     _process.open.pop(id(writer), None)
     if not _process.open:
         _give_sigterm_back()
+
+
+def runs_opened() -> int:
+    """Return how many runs this process has opened so far."""
+    return _process.opened
 
 
 def open_writers() -> list[Open]:
@@ -99,7 +106,9 @@ def ending_of(error: BaseException | None) -> Ending:
 
 
 def _described(error: BaseException) -> dict[str, str]:
-    message = str(error)[:1000].encode("utf-8", "backslashreplace").decode()
+    from experiment_tracking.capture.redaction import redact_text
+
+    message = redact_text(str(error)[:2000])[:1000]
     return {"type": type(error).__name__, "message": message}
 
 

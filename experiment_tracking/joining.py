@@ -21,6 +21,28 @@ from experiment_tracking.notices import notice
 from experiment_tracking.writing import read_documents
 
 
+class _NoFiles:
+    """Stands where a run's own process has its files: keeps nothing, and says so once."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def save(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
+        """Keep nothing."""
+        self._tell()
+        return False
+
+    def copy(self, entry: dict[str, Any], source: str) -> None:
+        """Keep nothing."""
+        self._tell()
+
+    def remove(self, place: str, keep: set[str]) -> None:
+        """Remove nothing."""
+
+    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
+        """Keep nothing."""
+
+
 class JoinedWriter:
     """Rows of a further process of a run, in ``metrics_history.<rank>.json``.
 
@@ -44,10 +66,13 @@ class JoinedWriter:
         documents = documents or read_documents(folder)
         self.summary = Document(None, documents["summary"])
         self.params = Document(None, documents["params"])
+        self.environment = Document(None, {})
+        self.inputs = Document(None, {})
         self._history: HistoryWriter | None = None
         self._opening = threading.RLock()
         self._lost_rows = 0
         self._told = False
+        self.files = _NoFiles(self._tell)
 
     def append(
         self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None
@@ -100,21 +125,6 @@ class JoinedWriter:
         """Change a document in memory alone."""
         self._tell()
         document.update(edit)
-
-    def save_file(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
-        """Keep nothing."""
-        self._tell()
-        return False
-
-    def copy_file(self, entry: dict[str, Any], source: str) -> None:
-        """Keep nothing."""
-        self._tell()
-
-    def remove_files(self, place: str, keep: set[str]) -> None:
-        """Remove nothing."""
-
-    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
-        """Keep nothing."""
 
     def to_backends(self, method: str, *args: Any, **known: Any) -> None:
         """Tell no backend: the run's own process does."""
@@ -171,8 +181,11 @@ class SilentWriter(JoinedWriter):
         self.thread = threading.current_thread()
         self.summary = Document(None, {"id": "", "status": "running", "tags": {}, "notes": ""})
         self.params = Document(None, {})
+        self.environment = Document(None, {})
+        self.inputs = Document(None, {})
         self._history = None
         self._told = True
+        self.files = _NoFiles(self._tell)
 
     def append(
         self, values: Mapping[str, Number | str], step: int | None, timestamp: float | None

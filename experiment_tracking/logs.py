@@ -4,6 +4,7 @@ Tags, params, statuses and file names take the form in which they are kept here 
 """
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +32,9 @@ _GOAL_WORDS = {
     "minimize": "minimize", "minimise": "minimize", "min": "minimize",
     "maximize": "maximize", "maximise": "maximize", "max": "maximize",
 }  # fmt: skip
+
+
+_PROGRESS_EVERY_S = 5.0
 
 
 class PhysicsMetrics(Protocol):
@@ -70,7 +74,8 @@ class Logs(ABC):
         Notes
         -----
         Replaces ``params.json`` before it returns (0.15 ms). A name that had another value is
-        replaced, and the old value goes to ``amendments/``.
+        replaced, and the old value goes to ``amendments/``. Credentials are kept as ``***``:
+        text under a name such as ``api_key``, tokens of well-known form, users in URLs.
         """
         self._run()._log_params(params)
 
@@ -177,6 +182,61 @@ class Logs(ABC):
         """
         return self._run()._log_artifact(path, artifact_type, description, name, step)
 
+    def log_input(
+        self,
+        value: Any,
+        name: str,
+        *,
+        hash: bool = True,  # noqa: A002 (the word that people look for)
+    ) -> dict[str, Any]:
+        """Record what the run was trained on, without copying it; return what is kept.
+
+        Parameters
+        ----------
+        value
+            A path of a file or folder, a URL, an array, a data frame, or a dataset; see
+            :func:`~experiment_tracking.formats.inputs.describe_input`.
+        name
+            Under which it stands in ``inputs.json``; recorded again, it is replaced.
+        hash
+            Whether to read everything for a sha256, by which a rerun is verified. Long work is
+            told on the terminal.
+
+        Raises
+        ------
+        InvalidTypeError, InvalidValueError
+            For what is none of these, or a path where nothing is.
+
+        Examples
+        --------
+        >>> run.log_input("data/train.csv", "train")  # doctest: +SKIP
+        {'kind': 'file', 'path': '/home/me/project/data/train.csv', 'size_bytes': 81920, ...}
+        """
+        from experiment_tracking.formats.inputs import describe_input
+
+        check_file_name(name)
+        progress = _HashProgress(name)
+        entry = {"name": name, **describe_input(value, hash=hash, on_progress=progress.show)}
+        self._run()._log_input(entry)
+        return entry
+
+    def seed_everything(self, seed: int | None = None) -> int:
+        """Seed ``random`` and, where imported, numpy and torch; record and return the seed.
+
+        JAX has no global state: ``key = jax.random.key(tracker.seed_everything(0))``. Call it
+        behind the imports: a package that is imported later is not seeded.
+
+        Parameters
+        ----------
+        seed
+            0 to 2**32 - 1. None draws one, and ``experiments rerun`` gives the same again.
+        """
+        from experiment_tracking.capture.seeds import seed_everything
+
+        seeds = seed_everything(seed)
+        self._run()._keep_seeds(seeds.to_dict())
+        return seeds.seed
+
     def log_figure(self, figure: Any, name: str, step: int | None = None) -> "Path":
         """Keep a figure in ``figures/``: matplotlib or anything with ``savefig`` as PNG, Plotly
         as HTML. With a step the name carries it; ``/`` in the name makes folders.
@@ -243,7 +303,7 @@ class Logs(ABC):
 
         Replaces ``summary.json`` before it returns (0.15 ms).
         """
-        self._run()._set_tags(values.to_tags(tags))
+        self._run()._set_tags(to_tags(tags))
 
     def remove_tags(self, *names: str) -> None:
         """Remove tags; those that are not there are passed over."""
@@ -262,6 +322,26 @@ class Logs(ABC):
         self._run()._define_metric(values.stored_name(values.check_metric_name(name)), word)
 
 
+class _HashProgress:
+    """Tell how far the hashing of an input is, once it takes longer than a moment."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._started = self._told = time.monotonic()
+
+    def show(self, done_bytes: int, total_bytes: int) -> None:
+        """Print a line every few seconds."""
+        now = time.monotonic()
+        if now - self._told < _PROGRESS_EVERY_S or not done_bytes:
+            return
+        self._told = now
+        left_s = (now - self._started) * (total_bytes / done_bytes - 1)
+        notice(
+            f"input {self._name!r}: hashed {done_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB, "
+            f"about {left_s:.0f} s left (hash=False leaves it out)."
+        )
+
+
 def to_status(status: object) -> str:
     """Turn a word for how a run ended into ours; an unknown one is finished, with a warning."""
     word = str(getattr(status, "value", status)).lower()
@@ -275,11 +355,16 @@ def to_text(value: Any, name: str) -> str:
     """Return a text as it can be written; half surrogate pairs are spelled out."""
     if not isinstance(value, str):
         raise InvalidTypeError(f"{name} must be text, found {value!r:.60}. Write {str(value)!r}.")
-    return str(values.to_plain(value, name))
+    return str(_without_secrets({name: values.to_plain(value, name)})[name])
+
+
+def to_tags(tags: Any) -> dict[str, str]:
+    """Turn what people give as tags into a mapping of text to text, without credentials."""
+    return _without_secrets(values.to_tags(tags))
 
 
 def to_params(params: Any) -> dict[str, Any]:
-    """Turn what people keep hyperparameters in into a plain mapping."""
+    """Turn what people keep hyperparameters in into a plain mapping, without credentials."""
     if params is None:
         return {}
     if not isinstance(params, Mapping) and not hasattr(params, "__dataclass_fields__"):
@@ -293,7 +378,15 @@ def to_params(params: Any) -> dict[str, Any]:
             f"Params must be a mapping, dataclass or Namespace, found {type(params).__name__}. "
             "Write log_params({'lr': 0.1})."
         )
-    return plain
+    return _without_secrets(plain)
+
+
+def _without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
+    if not plain:
+        return plain
+    from experiment_tracking.capture.redaction import redact_params
+
+    return redact_params(plain)
 
 
 def _note_cut(name: str) -> None:

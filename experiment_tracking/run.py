@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from experiment_tracking import endings
+from experiment_tracking import endings, handover
 from experiment_tracking.errors import (
     InvalidNameError,
     InvalidTypeError,
@@ -17,14 +17,15 @@ from experiment_tracking.errors import (
     RunEndedError,
     WriteError,
 )
+from experiment_tracking.files import sha256
 from experiment_tracking.folder import layout, values
-from experiment_tracking.folder.documents import encode
+from experiment_tracking.folder.documents import encode, utc_now
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.joining import JoinedWriter, SilentWriter
 from experiment_tracking.logs import Logs, check_file_name, to_params, to_status, to_text
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
-from experiment_tracking.writing import RunWriter, export_to_children, sha256
+from experiment_tracking.writing import RunWriter, export_to_children
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,7 +195,7 @@ class Run(Logs):
             if name in old and (old[name] != value or type(old[name]) is not type(value))
         }
         for name, value in replaced.items():
-            self._writer.amend("param", name, value, plain[name])
+            self._writer.files.amend("param", name, value, plain[name])
         self._writer.change(self._writer.params, lambda kept: kept.update(plain))
         self._writer.to_backends("log_params", plain)
 
@@ -238,7 +239,7 @@ class Run(Logs):
 
     def _save(self, place: str, data: bytes, kind: str, name: str, step: int | None) -> "Path":
         self._check_open()
-        self._writer.save_file({"path": place, "kind": kind, "name": name, "step": step}, data)
+        self._writer.files.save({"path": place, "kind": kind, "name": name, "step": step}, data)
         return self.path / place
 
     def _log_artifact(
@@ -262,13 +263,27 @@ class Run(Logs):
         if os.path.isdir(source):
             for file in _files_below(source):
                 inner = os.path.relpath(file, source).replace(os.sep, "/")
-                self._writer.copy_file(entry | {"path": f"{place}/{inner}"}, file)
+                self._writer.files.copy(entry | {"path": f"{place}/{inner}"}, file)
         else:
-            self._writer.copy_file(entry, source)
+            self._writer.files.copy(entry, source)
         kept = self.path / place
         known = {"artifact_type": entry["kind"], "description": description}
         self._writer.to_backends("log_artifact", kept, entry["name"], **known)
         return kept
+
+    def _log_input(self, entry: dict[str, Any]) -> None:
+        self._check_open()
+        entry = {**entry, "logged_at": utc_now()}
+
+        def replace(inputs: dict[str, Any]) -> None:
+            others = [i for i in inputs.get("inputs", []) if i["name"] != entry["name"]]
+            inputs["inputs"] = [*others, entry]
+
+        self._writer.change(self._writer.inputs, replace)
+
+    def _keep_seeds(self, seeds: dict[str, Any]) -> None:
+        self._check_open()
+        self._writer.change(self._writer.environment, lambda kept: kept.update(seeds=seeds))
 
     def _log_model(
         self,
@@ -292,7 +307,7 @@ class Run(Logs):
         plain_metadata = to_params(metadata)
         weights = f"weights-{_next_number(folder):06d}.safetensors"
         entry = {"kind": "model", "name": name, "step": _optional_step(step)}
-        if not self._writer.save_file(entry | {"path": f"{place}/{weights}"}, blob, durable=True):
+        if not self._writer.files.save(entry | {"path": f"{place}/{weights}"}, blob, durable=True):
             return folder
         document = {
             "format": layout.FORMAT,
@@ -308,9 +323,9 @@ class Run(Logs):
         # model.json is the publication: readers go by what it names, so the older weights
         # may only go once it is replaced.
         published = entry | {"path": f"{place}/model.json"}
-        if not self._writer.save_file(published, encode(document)):
+        if not self._writer.files.save(published, encode(document)):
             return folder
-        self._writer.remove_files(place, keep={weights, "model.json"})
+        self._writer.files.remove(place, keep={weights, "model.json"})
         self._writer.to_backends("log_model", SavedModel(folder), folder, name=name,
                                  metadata=plain_metadata)  # fmt: skip
         return folder
@@ -401,6 +416,16 @@ def open_run(
     writer.requested_name = name or folder.name
     taken = name is not None and name != folder.name
     return _opened(writer, f" ({name!r} was taken)" if taken else "")
+
+
+def adopt_run(identity: Identity, settings: Settings) -> Run | None:
+    """Go on with the run that a launcher opened for this process; None where none waits."""
+    offered = handover.claim(endings.runs_opened() + 1)
+    if offered is None:
+        return None
+    identity = identity._replace(params={**offered.params, **identity.params})
+    writer = RunWriter.adopt(offered.folder, identity, settings)
+    return _opened(writer, " (opened by the launcher)")
 
 
 def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, force: bool) -> Run:
@@ -501,7 +526,7 @@ def _files_below(folder: str) -> list[str]:
                 raise InvalidValueError(
                     f"log_artifact: {file} is a link out of {folder}. Log its target by itself."
                 )
-            if file != to_text(file, "path"):
+            if file != values.to_plain(file, "path"):
                 raise InvalidNameError(f"log_artifact: {file!r} is not UTF-8. Rename the file.")
             if os.path.isfile(file):
                 found.append(file)

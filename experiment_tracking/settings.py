@@ -1,9 +1,21 @@
 """What a tracker tells each of its runs when it opens."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.interface import BoundBackend
+    from experiment_tracking.capture.code import EntryScript
+    from experiment_tracking.capture.environment import Interpreter
+
+
+class Subject(NamedTuple):
+    """The command that a run is about, where another process executes it."""
+
+    command: tuple[str, ...]
+    cwd: str
+    script: "EntryScript | None" = None
+    interpreter: "Interpreter | None" = None
 
 
 class Settings(NamedTuple):
@@ -13,6 +25,12 @@ class Settings(NamedTuple):
     backends: tuple["BoundBackend", ...] = ()
     auto_log: bool = True
     on_error: str = "warn"
+    system_interval_s: float | None = 10.0
+    capture_console: bool = False
+    on_end: Callable[[str], None] | None = None
+    """Called with the run's path once it has ended."""
+    subject: Subject | None = None
+    """None: this very process."""
 
 
 class Identity(NamedTuple):
@@ -23,3 +41,5 @@ class Identity(NamedTuple):
     notes: str = ""
     group: str | None = None
     parent: str | None = None
+    facts: Mapping[str, Any] = {}
+    """Further keys of the summary, such as ``rerun_of``."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
+from experiment_tracking import handover
 from experiment_tracking.errors import (
     BackendError,
     DamagedError,
@@ -22,7 +23,7 @@ from experiment_tracking.errors import (
 from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
-from experiment_tracking.logs import Logs, to_params, to_status, to_text
+from experiment_tracking.logs import Logs, to_params, to_status, to_tags, to_text
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
 
@@ -73,7 +74,8 @@ class ExperimentTracker(Logs):
         :class:`~experiment_tracking.backends.BackendInterface`, or a list of these. Files are
         always written.
     auto_log
-        Record git, packages, command line and the entry script.
+        Record git, packages, command line, code and system metrics. False: params, metrics and
+        status alone.
     resume
         ``"never"``; ``"allow"`` goes on with the newest run of that name, if there is one;
         ``"must"`` insists on it; ``"force"`` does so although its writer seems alive; or the id
@@ -83,6 +85,13 @@ class ExperimentTracker(Logs):
         where ``$WORLD_SIZE`` is above 1.
     on_error
         ``"warn"``: a disk that refuses never stops training. ``"raise"``: it does.
+    capture_console
+        Copy stdout and stderr of this process, C code and child processes included, to
+        ``console.log``. ``experiments run`` does so by itself.
+    system_metrics_interval_s
+        Seconds between two samples of CPU, memory, disk, network and GPUs; None: no samples.
+    print_changes
+        Print at a run's end what has changed since the last run of the same script.
 
     Raises
     ------
@@ -116,24 +125,30 @@ class ExperimentTracker(Logs):
         resume: str | os.PathLike[str] = "never",
         rank: int | None = None,
         on_error: str = "warn",
+        capture_console: bool = False,
+        system_metrics_interval_s: float | None = 10.0,
+        print_changes: bool = False,
     ) -> None:
         for name, what in ((project, "The project name"), (experiment_name, "The experiment name")):
             if name is not None:
                 layout.check_name(name, what)
         if on_error not in ("warn", "raise"):
             raise InvalidValueError(f"on_error must be 'warn' or 'raise', found {on_error!r}.")
-        self._root = layout.find_root(root)
+        self._root = self._registry_root = layout.find_root(root)
         self.project = project or experiment_name or "default"
         self.group = group if group is not None or project is None else experiment_name
         self._default_name = experiment_name
         self._default_group = None if group is None else to_text(group, "group")
         self._config = config
-        self._identity = Identity(to_params(config), values.to_tags(tags), to_text(notes, "notes"))
+        self._identity = Identity(to_params(config), to_tags(tags), to_text(notes, "notes"))
         self._settings = Settings(
             use_tensorboard,
             _to_backends(backend, use_wandb, use_mlflow, tracking_uri),
             auto_log,
             on_error,
+            _to_interval(system_metrics_interval_s),
+            capture_console,
+            _print_changes if print_changes else None,
         )
         self._resume = _to_resume(resume)
         self._rank = _this_rank(rank)
@@ -197,7 +212,7 @@ class ExperimentTracker(Logs):
             layout.check_name(name, "The run name")
         identity = Identity(
             params={**self._identity.params, **to_params(config)},
-            tags={**self._identity.tags, **values.to_tags(tags)},
+            tags={**self._identity.tags, **to_tags(tags)},
             notes=self._identity.notes,
             group=group,
             parent=_to_id(parent),
@@ -207,9 +222,14 @@ class ExperimentTracker(Logs):
         return self._adopt(self._resumed(name, identity) or self._new(name, identity))
 
     def _new(self, name: str | None, identity: Identity) -> "Run":
-        from experiment_tracking.run import open_run
+        from experiment_tracking.run import adopt_run, open_run
 
-        return open_run(self._root, self.project, name, identity, self._settings)
+        adopted = adopt_run(identity, self._settings)
+        if adopted is not None:
+            self._registry_root = adopted._writer.folder.root
+            return adopted
+        root = handover.scratch_root() or self._root
+        return open_run(root, self.project, name, identity, self._settings)
 
     def _adopt(self, run: "Run") -> "Run":
         self._has_run = True
@@ -401,10 +421,10 @@ class ExperimentTracker(Logs):
 
     @property
     def registry(self) -> "ExperimentRegistry":
-        """A registry over this tracker's root."""
+        """A registry over this tracker's root, or that of the run a launcher opened for it."""
         from experiment_tracking.registry.registry import ExperimentRegistry
 
-        return ExperimentRegistry(self._root)
+        return ExperimentRegistry(self._registry_root)
 
     def get_best_run(self, metric: str, minimize: bool = True) -> "RunRecord":
         """Return the project's run with the best value of a metric.
@@ -443,6 +463,37 @@ def _this_rank(rank: int | None) -> int:
         return number
     given, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return int(given) if given.isdigit() and size.isdigit() and int(size) > 1 else 0
+
+
+def _to_interval(interval_s: Any) -> float | None:
+    if interval_s is None:
+        return None
+    if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)):
+        raise InvalidTypeError(
+            f"system_metrics_interval_s takes seconds or None, found {interval_s!r:.60}."
+        )
+    if not interval_s >= 1:
+        raise InvalidValueError(
+            f"system_metrics_interval_s must be 1 or more, found {interval_s!r}. Use None for no "
+            "samples."
+        )
+    return float(interval_s)
+
+
+def _print_changes(path: str) -> None:
+    """Print what a run was given that the last one of the same script was not."""
+    from experiment_tracking.registry.diff import last_run_of_same_script, summary_lines
+    from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.registry.registry import ExperimentRegistry
+
+    record = RunRecord(path)
+    registry = ExperimentRegistry(record.folder.root)
+    last = last_run_of_same_script(registry, record)
+    if last is None:
+        notice(f"run {record.key} is the first of its script.")
+        return
+    changes = summary_lines(registry.diff(last, record))
+    notice(f"since {last.key}: {'; '.join(changes) or 'nothing has changed'}")
 
 
 def _to_resume(resume: Any) -> str:

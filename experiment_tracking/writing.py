@@ -8,29 +8,29 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking import endings
 from experiment_tracking.backends.following import BackendFollower, Duty, Follower, Tail
+from experiment_tracking.capturing import RunCapture, RunConsole, SystemSamples
 from experiment_tracking.endings import Ending
-from experiment_tracking.errors import InvalidNameError, RunBusyError, WriteError
+from experiment_tracking.errors import RunBusyError, WriteError
+from experiment_tracking.files import RunFiles, new_sha256
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.digest import Digest
-from experiment_tracking.folder.documents import Document, encode, read_document
+from experiment_tracking.folder.documents import Document, read_document, utc_now
 from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
+from experiment_tracking.folder.throughput import Throughput
 from experiment_tracking.folder.values import Number
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.events import EventFiles
-    from experiment_tracking.capture.code import EntryScript
-    from experiment_tracking.capture.git import GitProbe
 
 _WAITS = {
     "rows": "up to 8 MB of rows wait in memory until it works again.",
@@ -41,13 +41,9 @@ _DURABLE_EVERY_S = 1.0
 _SUMMARY_EVERY_S = 5.0
 _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
+_CODE_EVERY_S = 60.0
 _EXIT_BOUND_S = 10.0
 _HURRIED_BOUND_S = 0.5
-
-
-def utc_now() -> str:
-    """Return the present time as documents hold it: ISO 8601, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class RunWriter:
@@ -72,14 +68,20 @@ class RunWriter:
         self.params = Document(folder.params, documents["params"])
         self.artifacts = Document(folder.artifact_list, documents["artifacts"])
         self.environment = Document(folder.environment, documents["environment"])
+        self.inputs = Document(folder.inputs, documents["inputs"])
+        self.files = RunFiles(self)
+        self.capture = RunCapture(self) if settings.auto_log else None
+        self.console = RunConsole(self) if settings.capture_console else None
+        self.samples: SystemSamples | None = None
         self._closing = threading.RLock()
         self._in_closing = False
+        self.expects_successor = False
+        """Whether another process is meant to take the run over."""
         self._taken_over = False
         self._rows_at_takeover = 0
         self._troubles: set[str] = set()
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
-        self._cwd = _working_folder(folder)
         self._sha256: Any = None
         self._lost_rows = documents["summary"].get("lost", {}).get("rows", 0)
         self._rows = 0
@@ -108,12 +110,14 @@ class RunWriter:
             "goals": {},
             "metrics": {},
             "history": {"digested_bytes": 0, "rows": 0},
+            **identity.facts,
         }
         documents = {
             "summary": summary,
             "params": identity.params,
             "artifacts": {"artifacts": []},
             "environment": {},
+            "inputs": {"inputs": []},
         }
         self = cls(folder, documents, settings)
         self._heartbeat.beat()
@@ -150,6 +154,27 @@ class RunWriter:
             self.follower.calls.append(self.tensorboard.show_files)
         return self
 
+    @classmethod
+    def adopt(cls, folder: RunFolder, identity: Identity, settings: Settings) -> "RunWriter":
+        """Go on with a run that was opened for this process, in the same attempt.
+
+        What the opener was told (tags, notes, group, parent) counts before what is told here.
+        """
+        self = cls(folder, read_documents(folder), settings)
+        summary, writer = self.summary.value, Writer.this_process()
+        summary["tags"] = {**identity.tags, **summary.get("tags", {})}
+        for key in ("notes", "group", "parent"):
+            summary[key] = summary.get(key) or getattr(identity, key)
+        summary["attempts"][-1] |= {"host": writer.host, "pid": writer.pid}
+        # Those on disk were read off the command line; the script knows better.
+        self.params.value = identity.params
+        self._heartbeat.beat()
+        self.params.save()
+        self.history = HistoryWriter.reopen(folder.history(), on_trouble=self._history_trouble)
+        self.summary.save()
+        self._follow()
+        return self
+
     def _begin_attempt(self, identity: Identity) -> None:
         now = utc_now()
         summary = self.summary.value
@@ -169,6 +194,7 @@ class RunWriter:
         # The thread holds this writer, never the Run: dropping the Run can so be noticed.
         self.tail = Tail(self.history, self._hash)
         self.digest = Digest(self.tail.rows_so_far, goals=self.summary.value.get("goals"))
+        self.throughput = Throughput()
         self.tensorboard = self._event_files() if self.settings.use_tensorboard else None
         network = io.on_network(self.folder.path)
         beat_s = _NETWORK_EVERY_S if network else _HEARTBEAT_EVERY_S
@@ -181,7 +207,8 @@ class RunWriter:
         if self.tensorboard is not None:
             takers.append(self.tensorboard.take)
             duties.append(Duty(_DURABLE_EVERY_S, self.tensorboard.flush))
-        first = self._capture if self.settings.auto_log else _nothing
+        duties += self._capture_duties()
+        first = self.capture.begin if self.capture else _nothing
         self.follower = Follower(
             f"run {self.folder.name}", self.tail, takers, duties, first, self._close_abandoned
         )
@@ -191,6 +218,18 @@ class RunWriter:
         if self.backends:
             endings.before_executors_stop(self._close_before_executors_stop)
         self.follower.start()
+        if self.console is not None:
+            self.console.start()
+
+    def _capture_duties(self) -> list[Duty]:
+        if self.capture is None:
+            return []
+        duties = [Duty(_CODE_EVERY_S, self.capture.look_again)]
+        interval_s = self.settings.system_interval_s
+        if interval_s is not None:
+            self.samples = SystemSamples(self, len(self.summary.value["attempts"]))
+            duties.append(Duty(interval_s, self.samples.take))
+        return duties
 
     def _event_files(self) -> "EventFiles":
         from experiment_tracking.backends.events import EventFiles
@@ -225,33 +264,6 @@ class RunWriter:
         )
         follower.start()
 
-    def _capture(self) -> None:
-        from experiment_tracking.capture.code import entry_script
-        from experiment_tracking.capture.environment import capture_environment
-        from experiment_tracking.capture.git import GitProbe
-
-        script = entry_script()
-        folder = os.path.dirname(script.path) if script else self._cwd
-        # Git works beside us, and is waited for when everything else is done.
-        probe = GitProbe.start(folder)
-        facts = capture_environment(folder).to_dict()
-        facts["entry_script"] = script.to_dict() if script else None
-        self.follower.calls.append(partial(self._finish_capture, facts, probe))
-        if script and not script.note:
-            self._copy_script(script)
-
-    def _copy_script(self, script: "EntryScript") -> None:
-        from experiment_tracking.capture.code import read_entry_script
-
-        target = self.folder.file("code", *script.relative_name.split("/"))
-        with self._writing_files():
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            io.replace_file(target, read_entry_script(script))
-
-    def _finish_capture(self, facts: dict[str, Any], probe: "GitProbe") -> None:
-        facts["git"] = probe.finish().to_dict()
-        self.change(self.environment, lambda environment: environment.update(facts))
-
     # ------------------------------------------------------------------ writing
 
     def append(
@@ -273,81 +285,18 @@ class RunWriter:
                 raise  # not the disk's: a signal handler's own, such as its time-out
             self._trouble("documents", error)
 
-    def save_file(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
-        """Write one file of the run and list it; tell whether it is there.
+    def files_lost(self, error: OSError) -> None:
+        """Count a file that could not be kept, and warn or raise."""
+        self.change(self.summary, partial(_count_lost_files, 1))
+        self._trouble("files", error)
 
-        ``entry`` has at least ``path``, relative to the run with ``/`` between its parts.
-        """
-        path = self.folder.file(*entry["path"].split("/"))
-        entry = entry | {"size_bytes": len(data), "sha256": sha256(data)}
-        written = False
-        if self._taken_over:
-            return written
-        with self._writing_files():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            io.replace_file(path, data, durable=durable)
-            self._list_file(entry)
-            written = True
-        return written  # noqa: RET504 (it stays False where the disk refused)
+    def files_kept(self) -> None:
+        """Note that keeping files works."""
+        self._recovered("files")
 
-    def copy_file(self, entry: dict[str, Any], source: str) -> None:
-        """Copy one file into the run, hashing on the way, and list it."""
-        if self._taken_over:
-            return
-        path = self.folder.file(*entry["path"].split("/"))
-        with self._writing_files():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            size, digest = _copy_hashed(source, path)
-            self._list_file(entry | {"size_bytes": size, "sha256": digest})
-
-    @contextlib.contextmanager
-    def _writing_files(self) -> Iterator[None]:
-        try:
-            yield
-        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise InvalidNameError(
-                f"Run {self.folder.name!r}: one name would be a file and a folder at once "
-                f"({error}). Choose another name."
-            ) from error
-        except OSError as error:
-            if error.errno is None:
-                raise
-            self.change(self.summary, partial(_count_lost_files, 1))
-            self._trouble("files", error)
-        else:
-            self._recovered("files")
-
-    def _list_file(self, entry: dict[str, Any]) -> None:
-        entry["logged_at"] = utc_now()
-        self.change(self.artifacts, partial(_relist, {entry["path"]}, [entry]))
-        path = self.folder.file(*entry["path"].split("/"))
-        self.follower.calls.append(lambda: _fsync_if_there(path))
-
-    def remove_files(self, place: str, keep: set[str]) -> None:
-        """Delete and unlist what stands in the folder ``place`` beside the names to keep."""
-        folder = self.folder.file(*place.split("/"))
-        with self._writing_files():
-            files = {entry.name for entry in os.scandir(folder) if entry.is_file()}
-            gone = {name for name in files - keep if name[0] != "."}
-            paths = {f"{place}/{name}" for name in gone}
-            self.change(self.artifacts, partial(_relist, paths, []))
-            for name in gone:
-                os.unlink(os.path.join(folder, name))
-
-    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
-        """Keep what a later value replaced, as a small file that nothing ever overwrites."""
-        if self._taken_over:
-            return
-        entry = {"at": utc_now(), "by": "run", "kind": kind, "name": name, "old": old, "new": new}
-        with self._writing_files():
-            os.makedirs(self.folder.amendments, exist_ok=True)
-            number = len(os.listdir(self.folder.amendments)) + 1
-            while True:
-                try:
-                    io.create_whole(f"{self.folder.amendments}/{number:06d}.json", encode(entry))
-                    return
-                except FileExistsError:
-                    number += 1
+    def later(self, action: Callable[[], Any]) -> None:
+        """Have the run's thread do something."""
+        self.follower.calls.append(action)
 
     def to_backends(self, method: str, *args: Any, **known: Any) -> None:
         """Call a method of each custom backend, behind the rows logged so far."""
@@ -412,9 +361,13 @@ class RunWriter:
     def _take_rows(self, rows: list[Row]) -> None:
         self.digest.update(rows)
         self._rows += len(rows)
+        attempt = len(self.summary.value["attempts"])
+        if attempt > 1:
+            rows = [row for row in rows if row.get("attempt") == attempt]
+        self.throughput.add(rows)
 
     def _documents(self) -> Sequence[Document]:
-        return (self.params, self.artifacts, self.environment, self.summary)
+        return (self.params, self.artifacts, self.inputs, self.environment, self.summary)
 
     def _keep_durable(self) -> None:
         # Asked first: a signal handler that ends the run may wait for this thread, and have
@@ -448,6 +401,11 @@ class RunWriter:
         else:
             self._recovered("the heartbeat")
 
+    def has_successor(self) -> bool:
+        """Tell whether another process writes the run now."""
+        self._stay_in_place()
+        return self._taken_over
+
     def _stay_in_place(self) -> None:
         if not self._taken_over and not self.history.has_its_name(self.folder.history()):
             self._find_place_again()
@@ -459,13 +417,15 @@ class RunWriter:
             self._move_to(RunFolder(os.path.dirname(moved_to)))
             return
         if os.path.lexists(self.folder.history()):
-            self._taken_over = True
+            self._taken_over = self.files.detached = True
             self._rows_at_takeover = self._rows
             for document in self._documents():
                 document.detach()
             self.follower.duties.clear()
             self.follower.takers[:] = [self._take_rows]
             self.tensorboard = None
+            if self.expects_successor:
+                return
             notice(
                 f"run {self.folder.name!r} was resumed by another process, which writes it now. "
                 "What this process has logged since, and logs from here on, is not kept."
@@ -487,11 +447,9 @@ class RunWriter:
         )
 
     def _unlist_lost_files(self) -> None:
-        listed = self.artifacts.value["artifacts"]
-        there = [e for e in listed if os.path.lexists(self.folder.file(*e["path"].split("/")))]
-        self.artifacts.value["artifacts"] = there
-        if len(there) < len(listed):
-            _count_lost_files(len(listed) - len(there), self.summary.value)
+        lost = self.files.unlist_lost()
+        if lost:
+            _count_lost_files(lost, self.summary.value)
         if self.tensorboard is not None:
             self.tensorboard.start_over(self.digest)
 
@@ -501,9 +459,9 @@ class RunWriter:
         )
         self.folder = folder
         self._heartbeat.path = folder.heartbeat
-        paths = (folder.params, folder.artifact_list, folder.environment, folder.summary)
-        for document, path in zip(self._documents(), paths, strict=True):
-            document.path = path
+        for document in self._documents():
+            if document.path is not None:
+                document.path = folder.file(os.path.basename(document.path))
         if self.tensorboard is not None:
             self.tensorboard.move_to(folder)
         export_to_children()
@@ -520,6 +478,8 @@ class RunWriter:
     def _put_digest(self, summary: dict[str, Any]) -> None:
         summary["metrics"] = self.digest.to_dict()
         summary["history"] = {"digested_bytes": self.tail.offset, "rows": self._rows}
+        if throughput := self.throughput.to_dict():
+            summary["throughput"] = throughput
         if self.history.dropped:
             summary.setdefault("lost", {})["rows"] = self._lost_rows + self.history.dropped
 
@@ -558,6 +518,15 @@ class RunWriter:
                 self._in_closing = False
         endings.ended(self)
         export_to_children()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self.settings.on_end is None:
+            return
+        try:
+            self.settings.on_end(self.folder.path)
+        except Exception as error:  # It has ended well; only this is missing.
+            notice(f"run {self.folder.name!r}: what follows its end failed ({error}).")
 
     def _close(self, status: str, error: dict[str, str] | None, bound_s: float) -> None:
         self.history.seal()
@@ -574,6 +543,7 @@ class RunWriter:
                 f"summed up within {bound_s:g} s; readers compute the rest from the rows, "
                 "TensorBoard's files lack them."
             )
+        self._complete_capture()
         # Now rather than at the next heartbeat: the ending must not go into another's summary.
         self._stay_in_place()
         if time.monotonic() < deadline:
@@ -582,10 +552,30 @@ class RunWriter:
         self._make_all_durable()
         self._write_ending(status, error)
 
+    def _complete_capture(self) -> None:
+        if self.console is not None:
+            self.console.stop()
+        if self.samples is not None:
+            self.samples.close()
+        if self.capture is not None:
+            self.capture.look_again()
+
+    def leave(self) -> None:
+        """Let go of the run without ending it: another process goes on with it."""
+        with self._closing:
+            self.follower.catch_up(_EXIT_BOUND_S)
+            self._complete_capture()
+            self._make_all_durable()
+            self.ended = True
+            self.history.close()
+        endings.ended(self)
+        export_to_children()
+
     def _start_over(self) -> None:
         """Forget what was made of the rows: an earlier ending was interrupted in their middle."""
         self.tail.offset = START
         self.digest = Digest(self.tail.rows_so_far, goals=self.digest.goals)
+        self.throughput = Throughput()
         self._sha256, self._rows = None, 0
         if self.tensorboard is not None:
             self.tensorboard.start_over(self.digest)
@@ -605,7 +595,7 @@ class RunWriter:
             owed = 0 if done else backend.tail.behind_bytes
             followers[backend.backend.name] = {"finished": done, "owed_bytes": owed}
             if backend.error:
-                followers[backend.backend.name]["error"] = backend.error
+                followers[backend.backend.name]["error"] = _redacted(backend.error)
             if not done:
                 notice(
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
@@ -619,7 +609,7 @@ class RunWriter:
         # was captured is worth less than the wait.
         try:
             self.history.sync()
-            for document in (self.params, self.artifacts):
+            for document in (self.params, self.artifacts, self.inputs):
                 if document.on_disk or document.waiting:
                     document.make_durable()
         except OSError as error:
@@ -676,6 +666,8 @@ class RunWriter:
         """Let go of the files in a forked child; the parent goes on with them."""
         self.ended = True
         self.history.abandon_in_child()
+        if self.samples is not None:
+            self.samples.abandon_in_child()
 
 
 def read_documents(folder: RunFolder) -> dict[str, dict[str, Any]]:
@@ -686,6 +678,7 @@ def read_documents(folder: RunFolder) -> dict[str, dict[str, Any]]:
         "params": (folder.params, {}),
         "artifacts": (folder.artifact_list, {"artifacts": []}),
         "environment": (folder.environment, {}),
+        "inputs": (folder.inputs, {"inputs": []}),
     }
     for key, (path, missing) in others.items():
         try:
@@ -714,16 +707,6 @@ def _check_nobody_writes(folder: RunFolder, summary: Mapping[str, Any], *, force
     )
 
 
-def _copy_hashed(source: str, target: str) -> tuple[int, str]:
-    digest, size = new_sha256(), 0
-    with open(source, "rb") as file, io.replacing(target) as fd:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            io.write_all(fd, chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
-
-
 def export_to_children() -> None:
     """Tell child processes, by an environment variable, which run of ours is open."""
     owned = [w for w in endings.open_writers() if isinstance(w, RunWriter)]
@@ -738,33 +721,10 @@ def _count_lost_files(number: int, summary: dict[str, Any]) -> None:
     lost["files"] = lost.get("files", 0) + number
 
 
-def _relist(gone: set[str], new: list[dict[str, Any]], listed: dict[str, Any]) -> None:
-    kept = [entry for entry in listed["artifacts"] if entry["path"] not in gone]
-    listed["artifacts"] = [*kept, *new]
+def _redacted(text: str) -> str:
+    from experiment_tracking.capture.redaction import redact_text
 
-
-def _fsync_if_there(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # replaced by a later save
-        io.fsync_file(path)
-
-
-def sha256(data: bytes) -> str:
-    """Return the SHA-256 of ``data`` in hexadecimal."""
-    return str(new_sha256(data).hexdigest())
-
-
-def new_sha256(data: bytes = b"") -> Any:
-    """Begin a SHA-256. Loading OpenSSL takes 3 ms, which starting a script need not wait for."""
-    import hashlib
-
-    return hashlib.sha256(data)
-
-
-def _working_folder(folder: RunFolder) -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # deleted under the process
-        return folder.path
+    return redact_text(text)
 
 
 def _nothing() -> None:

@@ -199,6 +199,12 @@ class Follower:
             if self.abandoned:
                 self._on_abandoned()
 
+    def settle(self) -> None:
+        """Do now, in the caller's thread, what the run's thread would do first."""
+        with self.lock:
+            self._begin()
+            self._do_calls_and_duties()
+
     def _begin(self) -> None:
         first, self._first = self._first, None
         if first is not None:

@@ -6,6 +6,7 @@ import json
 # threading.RLock itself, without the 2.5 ms that importing threading takes.
 from _thread import RLock
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -17,6 +18,16 @@ MAX_BYTES = 64 * 2**20
 """A larger document is refused unread; the largest honest one seen had 2 MB."""
 
 _LAYOUT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+def utc_now() -> str:
+    """Return the present time as documents hold it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds between two times of documents."""
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
 def encode(value: Any) -> bytes:

@@ -111,6 +111,20 @@ class HistoryWriter:
             end = len(data) - _CLOSING_BYTES
         return cls(io.open_for_writing(path), end, last_step, **options)
 
+    @classmethod
+    def extend(cls, path: str, **options: Any) -> "HistoryWriter":
+        """Go on with ``path`` in the same file, behind its last row.
+
+        For writers that take turns, such as the commands of a shell. A file that does not end
+        in a whole row goes the way of :meth:`reopen`.
+        """
+        fd = io.open_for_writing(path)
+        found = _end_of(fd)
+        if found is None:
+            io.close(fd)
+            return cls.reopen(path, **options)
+        return cls(fd, *found, **options)
+
     def append(
         self,
         values: Mapping[str, Number | str],
@@ -304,6 +318,19 @@ class HistoryWriter:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             io.close(fd)
+
+
+def _end_of(fd: int) -> tuple[int, int] | None:
+    """Return the end and the step of the last row; None where the file does not end in one."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - _BLOCK_BYTES)
+    tail = io.pread(fd, _BLOCK_BYTES, start)
+    if start == 0 and tail == _EMPTY:
+        return START, -1
+    if not tail.endswith(_CLOSING):
+        return None
+    row = _load(tail[: -len(_CLOSING)].rpartition(b"\n")[2])
+    return None if row is None else (size - len(_CLOSING), row["step"])
 
 
 class _OutOfOrderError(Exception):

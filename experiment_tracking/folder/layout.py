@@ -18,6 +18,8 @@ FORMAT = 1
 
 ROOT_VARIABLE = "EXPERIMENT_TRACKING_ROOT"
 RUN_VARIABLE = "EXPERIMENT_TRACKING_RUN"
+HANDOVER_VARIABLE = "EXPERIMENT_TRACKING_HANDOVER"
+SCRATCH_VARIABLE = "EXPERIMENT_TRACKING_SCRATCH_ROOT"
 README_MARK = "<!-- experiment_tracking root -->"
 
 SUMMARY_KINDS: dict[str, tuple[type, str]] = {
@@ -92,6 +94,26 @@ class RunFolder:
         return self.path + "/environment.json"
 
     @property
+    def inputs(self) -> str:
+        """What the run was trained on: paths, sizes and hashes."""
+        return self.path + "/inputs.json"
+
+    @property
+    def system_metrics(self) -> str:
+        """Samples of CPU, memory, disk, network and GPU; same form as the history."""
+        return self.path + "/system_metrics.json"
+
+    @property
+    def console(self) -> str:
+        """Stdout and stderr, where they were captured."""
+        return self.path + "/console.log"
+
+    @property
+    def handover(self) -> str:
+        """There while a launcher waits for its script to take the run over."""
+        return self.path + "/handover.json"
+
+    @property
     def heartbeat(self) -> str:
         """One line that says who writes the run and when it last did."""
         return self.path + "/heartbeat.json"
@@ -131,6 +153,11 @@ class RunFolder:
     def code(self) -> str:
         """Folder of the entry script and local modules."""
         return self.path + "/code"
+
+    @property
+    def patch(self) -> str:
+        """What was not committed, as git applies it."""
+        return self.path + "/code/git.patch"
 
     @property
     def tensorboard(self) -> str:

@@ -45,6 +45,11 @@ class Writer(NamedTuple):
             torchelastic_run_id=_cut(os.environ.get("TORCHELASTIC_RUN_ID", "")),
         )
 
+    @classmethod
+    def process(cls, pid: int) -> "Writer":
+        """Describe another process of this machine."""
+        return cls.this_process()._replace(pid=pid, pid_start=process_start(pid) or 0)
+
     def shares_processes_with(self, other: "Writer") -> bool:
         """Tell whether both see the same processes under the same numbers."""
         return (self.host, self.boot_id, self.pid_namespace) == (
@@ -68,11 +73,13 @@ class Heartbeat:
     ----------
     path
         ``heartbeat.json`` of the run; created by the first beat.
+    writer
+        Whose life it tells of; by default this process.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, writer: Writer | None = None) -> None:
         self.path = path
-        self._writer = Writer.this_process()._asdict()
+        self._writer = (writer or Writer.this_process())._asdict()
 
     def beat(self, now: float | None = None) -> None:
         """Overwrite the line. Opened each time, so that network file systems push it out."""

@@ -261,6 +261,8 @@ def test_a_run_folder_knows_the_name_of_every_file():
         "environment": "environment.json", "heartbeat": "heartbeat.json",
         "amendments": "amendments", "artifacts": "artifacts", "figures": "figures",
         "models": "models", "code": "code", "tensorboard": "tensorboard",
+        "inputs": "inputs.json", "system_metrics": "system_metrics.json",
+        "console": "console.log", "handover": "handover.json", "patch": "code/git.patch",
     }  # fmt: skip
     assert run.history() == run.file("metrics_history.json")
     assert run.history("3") == run.file("metrics_history.3.json")

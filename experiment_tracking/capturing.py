@@ -1,0 +1,357 @@
+"""What a run records about how it is made: environment, git, code, console, machine.
+
+Begun by the run's thread behind the first rows, looked at again every minute and at the end.
+Nothing here stops training: what fails is noted in ``environment.json``.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from experiment_tracking import endings
+from experiment_tracking.files import RunFiles, sha256
+from experiment_tracking.folder.documents import Document
+from experiment_tracking.folder.history import HistoryWriter
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.notices import notice
+from experiment_tracking.settings import Settings
+
+if TYPE_CHECKING:
+    from experiment_tracking.capture.code import EntryScript
+    from experiment_tracking.capture.console import ConsoleCapture
+    from experiment_tracking.capture.git import GitProbe
+    from experiment_tracking.capture.system import SystemSampler
+
+MAX_CODE_FILES = 2000
+MAX_CODE_BYTES = 20_000_000
+
+
+class Owner(Protocol):
+    """The writer of the run that is captured."""
+
+    folder: RunFolder
+    files: RunFiles
+    environment: Document
+    settings: Settings
+
+    def change(self, document: Document, edit: Callable[[dict[str, Any]], object]) -> None:
+        """Change a document; the file is replaced before this returns."""
+
+    def later(self, action: Callable[[], Any]) -> None:
+        """Do something soon, in the run's thread."""
+
+
+class RunCapture:
+    """Find out how a run is made, and keep it in ``environment.json`` and ``code/``.
+
+    Parameters
+    ----------
+    owner
+        The run's writer.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._facts: dict[str, Any] = {"run_number": endings.runs_opened() + 1}
+        self._notes: list[str] = []
+        self._cwd = _working_folder(owner)
+        self._root = self._cwd
+        self._probe: GitProbe | None = None
+        self._cells: list[str] = []
+        self._code = _CodeFolder(owner.files)
+
+    def begin(self) -> None:
+        """Gather what can be had at once; called by the run's thread, behind the first rows."""
+        from experiment_tracking.capture.code import find_project_root
+        from experiment_tracking.capture.git import GitProbe
+
+        script = self._attempt("entry script", self._script)
+        folder = os.path.dirname(script.path) if script else self._cwd
+        self._root = os.path.realpath(find_project_root(folder) or folder)
+        # Git works beside us, and is waited for when everything else is done.
+        self._probe = GitProbe.start(folder)
+        self._attempt("environment", self._gather, folder)
+        self._facts["entry_script"] = script.to_dict() if script else None
+        self._attempt("code", self._keep_script, script)
+        self._attempt("code", self._keep_modules, script)
+        self._owner.later(self._finish)
+
+    def _script(self) -> "EntryScript | None":
+        from experiment_tracking.capture.code import entry_script
+
+        subject = self._owner.settings.subject
+        return entry_script() if subject is None else subject.script
+
+    def _gather(self, folder: str) -> None:
+        from experiment_tracking.capture.environment import capture_environment
+
+        subject = self._owner.settings.subject
+        if subject is None:
+            facts = capture_environment(folder)
+        else:
+            facts = capture_environment(
+                folder, command=subject.command, interpreter=subject.interpreter
+            )
+        self._facts |= facts.to_dict()
+        self._notes += self._facts.pop("notes")
+
+    def _keep_script(self, script: "EntryScript | None") -> None:
+        if script is not None and script.note:
+            self._code.leave_out(script.relative_name, script.note)
+        elif script is not None:
+            self._code.keep(script.relative_name, script.path, "script")
+
+    def _keep_modules(self, script: "EntryScript | None") -> None:
+        from experiment_tracking.capture.code import imported_files, local_modules
+
+        if self._owner.settings.subject is None:
+            found = local_modules(self._root, self._code.sources)
+        else:
+            found = imported_files(script.path, self._root) if script else []
+        self._code.keep_all(found, self._root, "module")
+
+    def _finish(self) -> None:
+        """Read what git said, keep what was not committed, and write everything down."""
+        assert self._probe is not None
+        facts = self._probe.finish()
+        self._facts["git"] = {**facts.to_dict(), "redacted": []}
+        self._attempt("changes", self._keep_changes)
+        self._attempt("lock files", self._keep_lock_files)
+        self._write()
+
+    def _keep_changes(self) -> None:
+        from experiment_tracking.capture.git_changes import read_changes
+        from experiment_tracking.capture.redaction import to_utf8
+
+        assert self._probe is not None
+        changes = read_changes(self._probe, exclude=(self._owner.folder.root,))
+        self._notes += changes.notes
+        self._facts["git"]["redacted"] = [to_utf8(name) for name in changes.redacted]
+        for path, reason in changes.left_out:
+            self._code.leave_out(path, reason)
+        if changes.patch:
+            self._owner.files.put("code/git.patch", changes.patch)
+        top = self._probe.top or self._root
+        for names, origin in ((changes.changed, "changed"), (changes.untracked, "untracked")):
+            self._code.keep_all((os.path.join(top, name) for name in names), top, origin)
+
+    def _keep_lock_files(self) -> None:
+        from experiment_tracking.capture.code import lock_files
+
+        self._code.keep_all(lock_files(self._root), self._root, "lock_file")
+
+    def look_again(self) -> None:
+        """Keep what has come since: modules imported, notebook cells executed."""
+        known = len(self._code.files)
+        if self._owner.settings.subject is None:
+            self._attempt("code", self._keep_modules, None)
+        cells = len(self._cells)
+        self._attempt("notebook", self._keep_cells)
+        if len(self._code.files) > known or len(self._cells) > cells:
+            self._write()
+
+    def _keep_cells(self) -> None:
+        if not endings.interactive():
+            return
+        from experiment_tracking.capture import notebook
+
+        cells = notebook.executed_cells()
+        if len(cells) > len(self._cells):
+            self._cells = cells
+            self._facts["notebook"] = notebook.notebook_path()
+            redacted = any(notebook.redact_cell(cell) != cell for cell in cells)
+            script = notebook.to_script(cells).encode()
+            self._code.put("notebook.ipy", script, "notebook", redacted=redacted)
+
+    def _write(self) -> None:
+        facts = {"notebook": None, **self._facts, "code": self._code.to_dict()}
+        facts["notes"] = list(self._notes)
+        self._owner.change(self._owner.environment, lambda environment: environment.update(facts))
+
+    def _attempt(self, what: str, action: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return action(*args)
+        except Exception as error:  # Capture never stops training, whatever the reason.
+            from experiment_tracking.capture.redaction import redact_text
+
+            self._notes.append(redact_text(f"{what}: {type(error).__name__}: {error}"))
+            return None
+
+
+class _CodeFolder:
+    """The files in ``code/``, bounded, and what was left out of it."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self.files: dict[str, dict[str, Any]] = {}
+        self.sources: set[str] = set()
+        """Paths that have been looked at."""
+        self._left_out: dict[str, str] = {}
+        self._size_bytes = 0
+
+    def keep_all(self, paths: "Any", root: str, origin: str) -> None:
+        """Keep files under their names in ``root``; those outside of it are passed over."""
+        from experiment_tracking.capture.code import name_inside
+
+        for path in paths:
+            name = name_inside(path, root)
+            if name is not None and path not in self.sources:
+                self.keep(name, path, origin)
+
+    def keep(self, name: str, path: str, origin: str) -> None:
+        """Keep one file under ``code/<name>``, redacted, or note why it is not."""
+        from experiment_tracking.capture.code import read_code, why_left_out
+
+        self.sources.add(path)
+        if name in self.files:
+            return
+        reason = why_left_out(path) or self._why_no_room(name)
+        if reason is None:
+            try:
+                data, redacted = read_code(path)
+            except Exception as error:  # One file's trouble must not keep the others out.
+                reason = f"cannot be read ({type(error).__name__}: {error})"
+            else:
+                self.put(name, data, origin, redacted=redacted)
+        if reason is not None:
+            self.leave_out(name, reason)
+
+    def _why_no_room(self, name: str) -> str | None:
+        if name == "git.patch":
+            return "its name is that of the patch"
+        if len(self.files) >= MAX_CODE_FILES:
+            return f"more than {MAX_CODE_FILES:,} files"
+        if self._size_bytes >= MAX_CODE_BYTES:
+            return f"more than {MAX_CODE_BYTES:,} bytes of code"
+        return None
+
+    def put(self, name: str, data: bytes, origin: str, *, redacted: bool) -> None:
+        """Write and list one file."""
+        if self._files.put(f"code/{name}", data):
+            self._size_bytes += len(data)
+            self.files[name] = {
+                "path": name, "origin": origin, "size_bytes": len(data), "sha256": sha256(data),
+                "redacted": redacted,
+            }  # fmt: skip
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note that a file is not kept, and why."""
+        self._left_out[name] = reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the lists as plain values for JSON."""
+        left_out = [{"path": name, "reason": why} for name, why in self._left_out.items()]
+        return {"files": list(self.files.values()), "left_out": left_out}
+
+
+class SystemSamples:
+    """Sample the machine into ``system_metrics.json``, from the run's thread.
+
+    Parameters
+    ----------
+    owner
+        The run's writer.
+    attempt
+        Number of the attempt, kept in rows from the second on.
+    """
+
+    def __init__(self, owner: Owner, attempt: int) -> None:
+        self._owner = owner
+        self._marks = {"attempt": attempt} if attempt > 1 else {}
+        self._sampler: SystemSampler | None = None
+        self._history: HistoryWriter | None = None
+        self._failed = False
+        self._noted = 0
+
+    def take(self) -> None:
+        """Append one sample. Trouble is told once, then sampling is over."""
+        if self._failed or self._owner.files.detached:
+            return
+        try:
+            self._take()
+        except Exception as error:  # Training does not depend on it.
+            self._failed = True
+            notice(
+                f"run {self._owner.folder.name!r}: system metrics stopped "
+                f"({type(error).__name__}: {error})."
+            )
+
+    def _take(self) -> None:
+        from experiment_tracking.capture.system import SystemSampler
+
+        path = self._owner.folder.system_metrics
+        self._sampler = self._sampler or SystemSampler(self._owner.folder.path)
+        if self._history is None or not self._history.has_its_name(path):
+            self._history = self._open(path)
+        self._history.append(self._sampler.sample())
+        for note in self._sampler.notes[self._noted :]:
+            self._noted += 1
+            self._owner.change(self._owner.environment, partial(_add_note, note))
+
+    def _open(self, path: str) -> HistoryWriter:
+        if self._history is not None:
+            self._history.close()
+        if os.path.lexists(path):
+            return HistoryWriter.reopen(path, marks=self._marks)
+        return HistoryWriter.create(path, marks=self._marks)
+
+    def close(self) -> None:
+        """Close the file; further samples are not taken."""
+        self._failed = True
+        if self._history is not None:
+            self._history.close()
+        if self._sampler is not None:
+            self._sampler.close()
+
+    def abandon_in_child(self) -> None:
+        """Let go of the file in a forked child."""
+        self._failed = True
+        if self._history is not None:
+            self._history.abandon_in_child()
+
+
+class RunConsole:
+    """Stdout and stderr of this process into ``console.log``, for one run at a time."""
+
+    _busy = False
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._pid = os.getpid()
+        self._capture: ConsoleCapture | None = None
+
+    def start(self) -> None:
+        """Have descriptors 1 and 2 copied from now on; told where that cannot be."""
+        from experiment_tracking.capture.console import ConsoleCapture
+
+        if RunConsole._busy:
+            notice(f"run {self._owner.folder.name!r}: the console goes to another open run.")
+            return
+        try:
+            self._capture = ConsoleCapture.start(self._owner.folder.console)
+            RunConsole._busy = True
+        except OSError as error:
+            notice(f"run {self._owner.folder.name!r}: the console is not captured ({error}).")
+
+    def stop(self) -> None:
+        """Put the descriptors back once everything written so far is in the file."""
+        capture, self._capture = self._capture, None
+        if capture is None or self._pid != os.getpid():
+            return
+        RunConsole._busy = False
+        if not capture.stop():
+            notice(f"run {self._owner.folder.name!r}: the end of console.log may be missing.")
+
+
+def _add_note(note: str, environment: dict[str, Any]) -> None:
+    environment["notes"] = [*environment.get("notes", []), note]
+
+
+def _working_folder(owner: Owner) -> str:
+    if owner.settings.subject is not None:
+        return owner.settings.subject.cwd
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # deleted under the process
+        return owner.folder.path

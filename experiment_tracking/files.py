@@ -1,0 +1,169 @@
+"""The files that a run keeps, and the list of them in ``artifacts.json``."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from experiment_tracking.errors import InvalidNameError
+from experiment_tracking.folder import io
+from experiment_tracking.folder.documents import Document, encode, utc_now
+from experiment_tracking.folder.layout import RunFolder
+
+
+class Owner(Protocol):
+    """Who writes the run: it changes documents and deals with a disk that refuses."""
+
+    folder: RunFolder
+    artifacts: Document
+
+    def change(self, document: Document, edit: Callable[[dict[str, Any]], object]) -> None:
+        """Change a document; the file is replaced before this returns."""
+
+    def files_lost(self, error: OSError) -> None:
+        """Count a file that could not be kept, and warn or raise."""
+
+    def files_kept(self) -> None:
+        """Note that keeping files works."""
+
+    def later(self, action: Callable[[], Any]) -> None:
+        """Do something soon, where nobody waits for it."""
+
+
+class RunFiles:
+    """Keep files in a run's folder: each is written whole, then listed, then flushed.
+
+    Parameters
+    ----------
+    owner
+        Who writes the run.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self.detached = False
+        """Whether the folder belongs to another process now; nothing is written then."""
+
+    def _path(self, name: str) -> str:
+        return self._owner.folder.file(*name.split("/"))
+
+    def save(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
+        """Write one file of the run and list it; tell whether it is there.
+
+        ``entry`` has at least ``path``, relative to the run with ``/`` between its parts.
+        """
+        kept = self.put(entry["path"], data, durable=durable)
+        if kept:
+            self._list(entry | {"size_bytes": len(data), "sha256": sha256(data)})
+        return kept
+
+    def put(self, name: str, data: bytes, *, durable: bool = False) -> bool:
+        """Write one file of the run without listing it; tell whether it is there."""
+        path = self._path(name)
+        kept = False
+        if self.detached:
+            return kept
+        with self._writing():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            io.replace_file(path, data, durable=durable)
+            kept = True
+        return kept  # noqa: RET504 (it stays False where the disk refused)
+
+    def copy(self, entry: dict[str, Any], source: str) -> None:
+        """Copy one file into the run, hashing on the way, and list it."""
+        if self.detached:
+            return
+        path = self._path(entry["path"])
+        with self._writing():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            size, digest = _copy_hashed(source, path)
+            self._list(entry | {"size_bytes": size, "sha256": digest})
+
+    def remove(self, place: str, keep: set[str]) -> None:
+        """Delete and unlist what stands in the folder ``place`` beside the names to keep."""
+        folder = self._path(place)
+        with self._writing():
+            files = {entry.name for entry in os.scandir(folder) if entry.is_file()}
+            gone = {name for name in files - keep if name[0] != "."}
+            paths = {f"{place}/{name}" for name in gone}
+            self._owner.change(self._owner.artifacts, partial(_relist, paths, []))
+            for name in gone:
+                os.unlink(os.path.join(folder, name))
+
+    def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
+        """Keep what a later value replaced, as a small file that nothing ever overwrites."""
+        if self.detached:
+            return
+        folder = self._owner.folder.amendments
+        entry = {"at": utc_now(), "by": "run", "kind": kind, "name": name, "old": old, "new": new}
+        with self._writing():
+            os.makedirs(folder, exist_ok=True)
+            number = len(os.listdir(folder)) + 1
+            while True:
+                try:
+                    io.create_whole(f"{folder}/{number:06d}.json", encode(entry))
+                    return
+                except FileExistsError:
+                    number += 1
+
+    def unlist_lost(self) -> int:
+        """Take from the list, in memory, what is not there any more; return how many."""
+        listed = self._owner.artifacts.value["artifacts"]
+        there = [entry for entry in listed if os.path.lexists(self._path(entry["path"]))]
+        self._owner.artifacts.value["artifacts"] = there
+        return len(listed) - len(there)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            raise InvalidNameError(
+                f"Run {self._owner.folder.name!r}: one name would be a file and a folder at once "
+                f"({error}). Choose another name."
+            ) from error
+        except OSError as error:
+            if error.errno is None:
+                raise
+            self._owner.files_lost(error)
+        else:
+            self._owner.files_kept()
+
+    def _list(self, entry: dict[str, Any]) -> None:
+        entry["logged_at"] = utc_now()
+        self._owner.change(self._owner.artifacts, partial(_relist, {entry["path"]}, [entry]))
+        path = self._path(entry["path"])
+        self._owner.later(lambda: _fsync_if_there(path))
+
+
+def _relist(gone: set[str], new: list[dict[str, Any]], listed: dict[str, Any]) -> None:
+    kept = [entry for entry in listed["artifacts"] if entry["path"] not in gone]
+    listed["artifacts"] = [*kept, *new]
+
+
+def _copy_hashed(source: str, target: str) -> tuple[int, str]:
+    digest, size = new_sha256(), 0
+    with open(source, "rb") as file, io.replacing(target) as fd:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            io.write_all(fd, chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _fsync_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # replaced by a later save
+        io.fsync_file(path)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hexadecimal."""
+    return str(new_sha256(data).hexdigest())
+
+
+def new_sha256(data: bytes = b"") -> Any:
+    """Begin a SHA-256. Loading OpenSSL takes 3 ms, which starting a script need not wait for."""
+    import hashlib
+
+    return hashlib.sha256(data)
