@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from experiment_tracking.errors import ExperimentTrackingError as ExperimentTrackingError
     from experiment_tracking.registry.compare import Comparison as Comparison
+    from experiment_tracking.registry.diff import RunDiff as RunDiff
     from experiment_tracking.registry.record import RunRecord as RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry as ExperimentRegistry
     from experiment_tracking.registry.runset import RunSet as RunSet
@@ -34,6 +35,7 @@ _HOMES = {
     "RunSet": "registry.runset",
     "RunRecord": "registry.record",
     "Comparison": "registry.compare",
+    "RunDiff": "registry.diff",
     "ExperimentTrackingError": "errors",
 } | dict.fromkeys(
     (

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.registry.columns import find_column
-from experiment_tracking.registry.record import RunRecord, flat
 from experiment_tracking.registry.runset import RunSet
 
 if TYPE_CHECKING:
@@ -81,31 +80,6 @@ def beside(columns: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, 
     return {**columns, **named}
 
 
-def diff(a: RunRecord, b: RunRecord) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Return params, last metrics and tags in which two runs differ, as pairs by name."""
-    return {
-        "params": _pairs(flat(a.params), flat(b.params)),
-        "metrics": _pairs(_last_values(a), _last_values(b)),
-        "tags": _pairs(a.tags, b.tags),
-    }
-
-
-def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {
-        name: (a.get(name), b.get(name))
-        for name in {**a, **b}
-        if name not in a or name not in b or not _same(a[name], b[name])
-    }
-
-
-def _same(a: Any, b: Any) -> bool:
-    return bool(a == b) or (a != a and b != b)
-
-
-def _last_values(record: RunRecord) -> dict[str, Any]:
-    return {name: summary.get("last") for name, summary in record.metrics.items()}
-
-
 def _unique_names(runs: RunSet) -> list[str]:
     return _where_equal(
         _where_equal(runs.names, [record.key for record in runs]),
@@ -136,6 +110,10 @@ def _differing_params(runs: RunSet) -> dict[str, list[Any]]:
     each = runs.flat_params()
     names = dict.fromkeys(name for params in each for name in params)
     return {name: [params.get(name) for params in each] for name in names if _differs(name, each)}
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(a == b) or (a != a and b != b)
 
 
 def _differs(name: str, each: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,15 +1,29 @@
 """How runs look in a notebook: plain tables, everything in them escaped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.registry.compare import beside
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.runset import RunSet
 
+if TYPE_CHECKING:
+    # Comparing code loads difflib and what starts a process.
+    from experiment_tracking.registry.code_diff import CodeDiff, FileDiff
+    from experiment_tracking.registry.diff import Changes, RunDiff
+
 _MAX_ROWS = 50
 _MAX_CELL = 200
+_MAX_LINES = 300
+
+# Half transparent: over a dark page as over a white one the text stays readable. In the element,
+# since notebooks drop style sheets.
+_LINE_STYLES = {
+    "+": "background: rgba(46, 160, 67, 0.25)",
+    "-": "background: rgba(248, 81, 73, 0.25)",
+    "@": "opacity: 0.6",
+}
 
 
 def table_html(columns: Mapping[str, Sequence[Any]]) -> str:
@@ -51,6 +65,74 @@ def record_html(record: RunRecord) -> str:
             | {number: [kept.get(number) for kept in metrics.values()] for number in numbers}
         )
     )
+
+
+def diff_html(diff: "RunDiff") -> str:
+    """Return what two runs differ in: a table per section, the lines of code in colour."""
+    from experiment_tracking.registry.diff import equal_sections, unknown_lines, visible
+
+    a, b = (escape(visible(name)) for name in diff.names)
+    parts = [f"<p><b>{a}</b> → <b>{b}</b></p>"]
+    for section in diff:
+        parts.append(f"<p><b>{section}</b></p>")
+        code = section == "code"
+        parts.append(_code_html(diff.code) if code else _changes_html(diff, diff[section]))
+    if equal := equal_sections(diff):
+        parts.append(f"<p>No difference in {', '.join(equal)}.</p>")
+    parts += [f"<p>{escape(visible(line))}</p>" for line in unknown_lines(diff)]
+    return "".join(parts)
+
+
+def _changes_html(diff: "RunDiff", changes: "Changes") -> str:
+    from experiment_tracking.registry.diff import difference_text, shown, visible
+
+    a, b = map(visible, diff.names)
+    columns = {
+        "": [visible(name) for name in changes],
+        a: [shown(change.a) for change in changes.values()],
+        b: [shown(change.b) for change in changes.values()],
+    }
+    if changes is diff.metrics:
+        # The colon keeps it apart from every run's name.
+        columns["change: b - a"] = [difference_text(change) for change in changes.values()]
+    return table_html(columns)
+
+
+def _code_html(code: "CodeDiff") -> str:
+    from experiment_tracking.registry.diff import visible
+
+    parts = []
+    if code.commits:
+        parts.append(f"<p>commit {code.commits[0][:12]} → {code.commits[1][:12]}</p>")
+    if code.log:
+        parts.append(_lines_html(map(visible, code.log)))
+    parts += [_file_html(file) for file in code.files[:_MAX_ROWS]]
+    if len(code.files) > _MAX_ROWS:
+        parts.append(f"<p>… {len(code.files) - _MAX_ROWS} more files</p>")
+    return "".join(parts)
+
+
+def _file_html(file: "FileDiff") -> str:
+    from experiment_tracking.registry.diff import file_title, visible_line
+
+    title = escape(file_title(file))
+    if not file.text:
+        return f"<p>{title}</p>"
+    lines = file.text.split("\n")[2:]  # the names of the file are in the title
+    shown = [visible_line(line) for line in lines[:_MAX_LINES]]
+    if len(lines) > _MAX_LINES:
+        shown.append(f"… {len(lines) - _MAX_LINES} more lines")
+    return f"<details open><summary>{title}</summary>{_lines_html(shown)}</details>"
+
+
+def _lines_html(lines: Iterable[str]) -> str:
+    shown = "".join(_line_html(line) for line in lines)
+    return f'<pre style="line-height: 1.3">{shown}</pre>'
+
+
+def _line_html(line: str) -> str:
+    style = _LINE_STYLES.get(line[:1], "")
+    return f'<span style="display: block; {style}">{escape(line) or " "}</span>'
 
 
 def status_text(record: RunRecord) -> str:

@@ -233,6 +233,12 @@ class RunRecord:
         """Interpreter, packages, git, command line. Reads ``environment.json``."""
         return _read_optional(self.folder.environment)
 
+    @cached_property
+    def inputs(self) -> list[dict[str, Any]]:
+        """What it was trained on: name, path, size, sha256, shape. Reads ``inputs.json``."""
+        listed = _read_optional(self.folder.inputs).get("inputs")
+        return [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
+
     def value(self, column: str) -> float | None:
         """Return one number of a metric, None where the run has the metric but not that number.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from experiment_tracking.registry.compare import Comparison
+    from experiment_tracking.registry.diff import RunDiff
     from experiment_tracking.registry.record import RunRecord, Unreadable
     from experiment_tracking.registry.runset import RunSet, Tags, Where
 
@@ -245,14 +246,28 @@ class ExperimentRegistry:
 
         return long_frame(self.list_experiments() if runs is None else self._all(runs), metrics)
 
-    def diff(self, a: Key, b: Key) -> dict[str, dict[str, tuple[Any, Any]]]:
-        """Return what two runs differ in: params, last values of metrics, tags.
+    def diff(self, a: Key, b: Key) -> "RunDiff":
+        """Return what two runs differ in: params, metrics, code, packages, machine, inputs.
 
-        Each is a mapping of names to the pair of values, None for what a run does not have.
+        Parameters
+        ----------
+        a, b
+            Two runs, as :meth:`get` takes them; differences are told as going from a to b.
+
+        Returns
+        -------
+        RunDiff
+            A section per kind of difference, empty where there is none. Where the commits
+            differ, a repository on this machine is asked for what lies between them.
+
+        Raises
+        ------
+        RunNotFoundError, DamagedError, OSError
+            As :meth:`get` does; other damaged files are told in its ``problems``.
         """
-        from experiment_tracking.registry.compare import diff
+        from experiment_tracking.registry.diff import RunDiff
 
-        return diff(self.get(a), self.get(b))
+        return RunDiff(self.get(a), self.get(b))
 
     # ------------------------------------------------------------------ finding
 
