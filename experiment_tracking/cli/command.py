@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli.screen import INDENT, Cell, Screen, say
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry
     from experiment_tracking.registry.runset import RunSet
+    from experiment_tracking.settings import Identity
 
-DONE, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
-"""Exit codes; 4 is for a condition that is not met."""
+DONE, FAILED, USAGE, NOT_FOUND, NOT_MET = 0, 1, 2, 3, 4
+"""Exit codes; the last is for a condition that is not met."""
 
 RUN_HELP = "a path, name, project/name, start of an id, latest, latest~1 or best:METRIC"
 
@@ -64,6 +65,57 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="runs with the tag T, or with KEY=VALUE; may be repeated, all must hold",
     )
+
+
+def add_identity(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
+    """Add the options that say what a new run is."""
+    if project:
+        parser.add_argument("--project", metavar="P", help="default: the script's name")
+    parser.add_argument("--name", metavar="N", help="name of the run; default: the time")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="K=V", help="may be repeated"
+    )
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="T", help="T or KEY=VALUE; may be repeated"
+    )
+    parser.add_argument("--notes", default="", metavar="TEXT", help="free text about the run")
+    parser.add_argument("--group", metavar="G", help="group of runs that it belongs to")
+
+
+def identity_of(args: argparse.Namespace) -> "Identity":
+    """Return what :func:`add_identity`'s options say."""
+    from experiment_tracking.folder import layout
+    from experiment_tracking.logs import to_params, to_tags, to_text
+    from experiment_tracking.settings import Identity
+
+    for name, what in ((args.project, "The project name"), (args.name, "The run name")):
+        if name is not None:
+            layout.check_name(name, what)
+    tags = {key: value for key, _, value in (tag.partition("=") for tag in args.tag)}
+    return Identity(
+        to_params(key_values(args.param)), to_tags(tags), to_text(args.notes, "notes"), args.group
+    )
+
+
+def key_values(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``name=value`` words; numbers, true, false and none are taken as such."""
+    from experiment_tracking.errors import InvalidValueError
+    from experiment_tracking.jobs.command import to_value
+
+    pairs = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise InvalidValueError(f"{word!r} is no NAME=VALUE. Write it as in lr=0.1.")
+        pairs[name] = to_value(value)
+    return pairs
+
+
+def root_of(args: argparse.Namespace) -> str:
+    """Return the root that new runs go to."""
+    from experiment_tracking.folder import layout
+
+    return layout.find_root(args.root)
 
 
 def registry_of(args: argparse.Namespace) -> "ExperimentRegistry":

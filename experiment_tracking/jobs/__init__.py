@@ -1,0 +1,1 @@
+"""A command, or the lines of a shell script, as a run."""
