@@ -13,6 +13,7 @@ ExperimentTrackingError
 ├── DamagedError (ValueError)           a file that cannot be read as what it should be
 │   └── FormatError                     written by another version of the format
 ├── BackendError (ValueError)           unknown backend, or a signature that cannot be called
+├── ReproductionError (RuntimeError)    what a run was made from cannot be had again here
 ├── MissingPackageError (ImportError)   a feature whose package is not installed
 └── WriteError (OSError)                the disk refused, with ``on_error="raise"``
 
@@ -71,6 +72,10 @@ class FormatError(DamagedError):
 
 class BackendError(ExperimentTrackingError, ValueError):
     """An unknown backend, or one whose methods cannot be called as the contract says."""
+
+
+class ReproductionError(ExperimentTrackingError, RuntimeError):
+    """What a run was made from cannot be put together again here."""
 
 
 class MissingPackageError(ExperimentTrackingError, ImportError):

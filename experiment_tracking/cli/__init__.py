@@ -7,7 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from experiment_tracking.cli import best, check, command, compare, ls, show, tensorboard
+from experiment_tracking.cli import (
+    best,
+    check,
+    command,
+    compare,
+    diff,
+    ls,
+    rerun,
+    run,
+    shell,
+    show,
+    tensorboard,
+)
 from experiment_tracking.cli.screen import say
 from experiment_tracking.errors import (
     ExperimentTrackingError,
@@ -16,7 +28,7 @@ from experiment_tracking.errors import (
     NotFoundError,
 )
 
-_GROUPS = (ls, show, compare, best, tensorboard, check)
+_GROUPS = (ls, show, compare, diff, best, run, rerun, shell, tensorboard, check)
 _EPILOG = """\
 RUN is a path, a name, project/name, the start of an id, latest, latest~1 or best:METRIC.
 Data goes to stdout, notices go to stderr. Exit codes: 0 done, 1 failed or defects found,
