@@ -103,27 +103,27 @@ class GitProbe:
         As in the facts, but with bytes of no encoding as Python keeps them in paths.
     """
 
-    __slots__ = ("_facts", "_folder", "_process", "status", "top")
+    __slots__ = ("_facts", "_folder", "_processes", "status", "top")
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        process: "subprocess.Popen[bytes] | None",
-        facts: GitFacts | None,
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = folder
-        self._process = process
-        self._facts = facts
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._facts: GitFacts | None = None
         self.status = b""
         self.top: str | None = None
 
     @classmethod
     def start(cls, folder: str | os.PathLike[str]) -> "GitProbe":
         """Start git in ``folder`` and return at once; a failure is told by :meth:`finish`."""
+        probe = cls(folder)
         try:
-            return cls(folder, start_git(folder, _STATUS), None)
+            # At once, for they take 2 ms each, and a script may end in as many.
+            for question in (_STATUS, _PLACE, _REMOTES):
+                probe._processes.append(start_git(folder, question))
         except NoAnswerError as error:
-            return cls(folder, None, GitFacts(note=str(error)))
+            probe._abandon()
+            probe._facts = GitFacts(note=str(error))
+        return probe
 
     def finish(self, timeout_s: float = 10.0) -> GitFacts:
         """Wait for git and return what it said; after ``timeout_s`` it is killed.
@@ -131,8 +131,15 @@ class GitProbe:
         Asked again it gives the same answer.
         """
         if self._facts is None:
-            self._facts = self._read(time.monotonic() + timeout_s)
+            try:
+                self._facts = self._read(time.monotonic() + timeout_s)
+            finally:
+                self._abandon()
         return self._facts
+
+    def _abandon(self) -> None:
+        while self._processes:
+            abandon(self._processes.pop())
 
     def _read(self, deadline: float) -> GitFacts:
         notes: list[str] = []
@@ -142,8 +149,8 @@ class GitProbe:
         except NoAnswerError:
             return GitFacts(note=notes[0])
         try:
-            self.top, shallow = _place(self._folder, deadline)
-            remotes = _remotes(self.top, deadline)
+            self.top, shallow = _place(self._next(deadline))
+            remotes = _remotes(self._next(deadline, allowed=_NOTHING_FOUND))
             submodules = dict(_submodules(self.top, "", deadline, notes))
             more = {"remotes": remotes, "shallow": shallow, "submodules": submodules}
         except Exception as error:  # Capture never stops training, whatever the reason.
@@ -152,11 +159,12 @@ class GitProbe:
         top = to_utf8(self.top) if self.top else None
         return _parse(self.status)._replace(top=top, note=note, **more)
 
+    def _next(self, deadline: float, allowed: int = 0) -> bytes:
+        return read_git(self._processes.pop(0), deadline, allowed)[0]
+
     def _read_status(self, deadline: float, notes: list[str]) -> bytes:
-        process, self._process = self._process, None
-        assert process is not None
         try:
-            output, warning = read_git(process, deadline)
+            output, warning = read_git(self._processes.pop(0), deadline)
         except NoAnswerError as error:
             notes.append(str(error))
             # One submodule that is broken, as in a copied folder, and git tells nothing at all.
@@ -258,13 +266,12 @@ def _ask(folder: str | os.PathLike[str], arguments: tuple[str, ...], deadline: f
     return read_git(start_git(folder, arguments), deadline)[0]
 
 
-def _place(folder: str | os.PathLike[str], deadline: float) -> tuple[str, bool]:
-    top, _, shallow = _ask(folder, _PLACE, deadline)[:-1].rpartition(b"\n")
+def _place(output: bytes) -> tuple[str, bool]:
+    top, _, shallow = output[:-1].rpartition(b"\n")
     return os.path.normpath(os.fsdecode(top)), shallow == b"true"
 
 
-def _remotes(top: str, deadline: float) -> dict[str, str]:
-    output, _ = read_git(start_git(top, _REMOTES), deadline, allowed=_NOTHING_FOUND)
+def _remotes(output: bytes) -> dict[str, str]:
     remotes: dict[str, str] = {}
     for record in output.split(b"\0")[:-1]:
         name, _, url = _text(record).partition("\n")
