@@ -30,6 +30,7 @@ REPOSITORY = HERE.parent
 SCRIPTS = (
     "bench_logging.py",
     "bench_start.py",
+    "bench_capture.py",
     "bench_tensorboard.py",
     "bench_scan.py",
     "bench_cli.py",
