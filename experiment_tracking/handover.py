@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import encode, read_document
-from experiment_tracking.folder.layout import HANDOVER_VARIABLE, SCRATCH_VARIABLE, RunFolder
+from experiment_tracking.folder.layout import HANDOVER_VARIABLE, RunFolder
 
 
 class Handover(NamedTuple):
@@ -65,8 +65,3 @@ def claim(run_number: int) -> Handover | None:
     except (OSError, DamagedError):
         return None  # Taken already, or on a disk that is not mounted here.
     return Handover(folder, dict(terms.get("params") or {}))
-
-
-def scratch_root() -> str | None:
-    """Return where a rerun's further runs go, which nobody asked to have again."""
-    return os.environ.get(SCRATCH_VARIABLE)

@@ -17,7 +17,7 @@ from experiment_tracking.backends.following import BackendFollower, Duty, Follow
 from experiment_tracking.capturing import RunCapture, RunConsole, SystemSamples
 from experiment_tracking.endings import Ending
 from experiment_tracking.errors import RunBusyError, WriteError
-from experiment_tracking.files import RunFiles, new_sha256
+from experiment_tracking.files import RunFiles, Sha256
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import Document, read_document, utc_now
@@ -82,7 +82,7 @@ class RunWriter:
         self._troubles: set[str] = set()
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
-        self._sha256: Any = None
+        self._sha256 = Sha256(b"[")
         self._lost_rows = documents["summary"].get("lost", {}).get("rows", 0)
         self._rows = 0
         self._saved_rows = 0
@@ -192,7 +192,7 @@ class RunWriter:
 
     def _follow(self) -> None:
         # The thread holds this writer, never the Run: dropping the Run can so be noticed.
-        self.tail = Tail(self.history, self._hash)
+        self.tail = Tail(self.history, lambda data: self._sha256.update(data))
         self.digest = Digest(self.tail.rows_so_far, goals=self.summary.value.get("goals"))
         self.throughput = Throughput()
         self.tensorboard = self._event_files() if self.settings.use_tensorboard else None
@@ -212,7 +212,9 @@ class RunWriter:
         self.follower = Follower(
             f"run {self.folder.name}", self.tail, takers, duties, first, self._close_abandoned
         )
-        self.backends = [BackendFollower(b, self.history) for b in self.settings.backends]
+        self.backends = [
+            BackendFollower(b, self.history, _redacted) for b in self.settings.backends
+        ]
         for backend in self.backends:
             self._start_backend(backend)
         if self.backends:
@@ -352,11 +354,6 @@ class RunWriter:
                 notice(f"run {self.folder.name!r}: writing to {self.folder.path} works again.")
 
     # ------------------------------------------------------------------ the thread's work
-
-    def _hash(self, data: bytes) -> None:
-        if self._sha256 is None:
-            self._sha256 = new_sha256(b"[")
-        self._sha256.update(data)
 
     def _take_rows(self, rows: list[Row]) -> None:
         self.digest.update(rows)
@@ -576,7 +573,7 @@ class RunWriter:
         self.tail.offset = START
         self.digest = Digest(self.tail.rows_so_far, goals=self.digest.goals)
         self.throughput = Throughput()
-        self._sha256, self._rows = None, 0
+        self._sha256, self._rows = Sha256(b"["), 0
         if self.tensorboard is not None:
             self.tensorboard.start_over(self.digest)
 
@@ -595,7 +592,7 @@ class RunWriter:
             owed = 0 if done else backend.tail.behind_bytes
             followers[backend.backend.name] = {"finished": done, "owed_bytes": owed}
             if backend.error:
-                followers[backend.backend.name]["error"] = _redacted(backend.error)
+                followers[backend.backend.name]["error"] = backend.error
             if not done:
                 notice(
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
@@ -645,7 +642,7 @@ class RunWriter:
         if not self.tail.behind_bytes:
             summary["history"] |= {
                 "bytes": self.history.end + len(b"\n]\n"),
-                "sha256": self._whole_sha256(),
+                "sha256": self._sha256.hexdigest(b"\n]\n"),
             }
         summary["attempts"][-1] |= {
             "ended_at": now, "status": status, "duration_s": duration_s,
@@ -655,12 +652,6 @@ class RunWriter:
         if error:
             summary["error"] = error
         summary["status"] = status
-
-    def _whole_sha256(self) -> str:
-        self._hash(b"")
-        whole = self._sha256.copy()
-        whole.update(b"\n]\n")
-        return str(whole.hexdigest())
 
     def continue_in_child(self) -> None:
         """Let go of the files in a forked child; the parent goes on with them."""
