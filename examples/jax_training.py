@@ -89,12 +89,14 @@ def batches(rng, x, y, batch_size):
 def main():
     args = parse_args()
     x_train, x_val, y_train, y_val = load_data()
-    rng = np.random.default_rng(args.seed)
-    params = init_params(jax.random.key(args.seed))
-    state = init_adam(params)
-
     tracker = ExperimentTracker("digits", root=args.root)
     with tracker.start_run("jax-mlp") as run:
+        seed = run.seed_everything(args.seed)  # recorded; jax's key and a rng are the caller's
+        run.log_input((x_train, y_train), "train")  # hashed, not copied
+        rng = np.random.default_rng(seed)
+        params = init_params(jax.random.key(seed))
+        state = init_adam(params)
+
         run.log_params(
             {
                 "hidden": LAYERS[1:-1],

@@ -78,15 +78,16 @@ def evaluate(model, loader, loss_fn):
 
 def main():
     args = parse_args()
-    torch.manual_seed(args.seed)
-    train_loader, val_loader = load_data(args.batch_size)
-    model = make_model()
-    loss_fn = nn.CrossEntropyLoss()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
-
     tracker = ExperimentTracker("digits", root=args.root)
     with tracker.start_run("pytorch-cnn") as run:
+        run.seed_everything(args.seed)  # torch on all devices, numpy and random; recorded
+        train_loader, val_loader = load_data(args.batch_size)
+        run.log_input(train_loader.dataset.tensors, "train")  # hashed, not copied
+        model = make_model()
+        loss_fn = nn.CrossEntropyLoss()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
+
         run.log_params(
             {
                 "learning_rate": args.lr,

@@ -1,8 +1,10 @@
 """``experiments show``: everything about one run."""
 
 import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
@@ -32,6 +34,18 @@ _NUMBERS = (
 )  # fmt: skip
 """Columns of the metrics' table, with how soon they make room for others."""
 
+_READINGS = {
+    "CPU": {"cpu/percent": "", "process/cpu_percent": "process "},
+    "memory": {"memory/used_bytes": "", "memory/percent": "", "process/memory_bytes": "process "},
+}
+_READINGS_OF_A_GPU = (
+    "utilization_percent", "memory_bytes", "memory_percent", "power_w", "temperature_c",
+)  # fmt: skip
+_UNITS = {"percent": " %", "w": " W", "c": " °C"}
+_TAIL_BYTES = 65_536
+"""Of the samples only the last is shown; a week of them is tens of MB."""
+_MOST_NAMES = 5
+
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -49,11 +63,22 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _as_json(record: "RunRecord") -> dict[str, Any]:
+    relatives = _find_relatives(record)
     return {
         **run_to_json(record),
+        "exit_code": record.summary.get("exit_code"),
         "error": record.error,
         "attempts": record.attempts,
+        "rerun_of": record.summary.get("rerun_of"),
+        "reruns": relatives.reruns,
+        "children": relatives.children,
+        "launched": record.summary.get("launched"),
+        "throughput": record.summary.get("throughput"),
+        "inputs": record.inputs,
         "artifacts": record.artifacts,
+        "patch_bytes": _size_of(record.folder.patch),
+        "console_bytes": _size_of(record.folder.console),
+        "system_metrics": _last_sample(record),
         "environment": record.environment,
     }
 
@@ -64,7 +89,15 @@ def _print(record: "RunRecord", screen: Screen) -> int:
 
     code = DONE
     print_title(record, screen)
-    for section in (_print_identity, _print_params, _print_metrics, _print_artifacts):
+    for section in (
+        _print_identity,
+        _print_params,
+        _print_metrics,
+        _print_inputs,
+        _print_environment,
+        _print_system_metrics,
+        _print_artifacts,
+    ):
         try:
             section(record, screen)
         except BrokenPipeError:  # of stdout: nobody reads any more
@@ -75,30 +108,80 @@ def _print(record: "RunRecord", screen: Screen) -> int:
     return code
 
 
+# ---------------------------------------------------------------------- who it is
+
+
+class _Relatives(NamedTuple):
+    """Runs of the same root that name this one, or that it names, as ``project/name``."""
+
+    parent: str
+    original: str
+    children: list[str]
+    reruns: list[str]
+
+
+def _find_relatives(record: "RunRecord") -> _Relatives:
+    """Look through the summaries of the root, 30 µs each."""
+    from experiment_tracking.registry.registry import ExperimentRegistry
+
+    # Where it lies, not where we would look: it may have been named by its path.
+    runs = ExperimentRegistry(record.folder.root).list_experiments()
+    keys = {run.id: run.key for run in runs if run.id}
+    return _Relatives(
+        _named(record.parent, keys),
+        _named(record.summary.get("rerun_of"), keys),
+        [run.key for run in runs if record.id and run.parent == record.id],
+        [run.key for run in runs if record.id and run.summary.get("rerun_of") == record.id],
+    )
+
+
+def _named(run_id: Any, keys: Mapping[str, str]) -> str:
+    if not run_id:
+        return ""
+    name = keys.get(str(run_id))
+    return f"{name} ({run_id})" if name else str(run_id)
+
+
 def _print_identity(record: "RunRecord", screen: Screen) -> None:
-    screen.pairs(_identity(record))
-
-
-def _identity(record: "RunRecord") -> list[tuple[str, Cell]]:
+    relatives = _find_relatives(record)
     known = (
         ("id", record.id),
         ("created", _moment(record.created_at)),
         ("ended", text.local_time(record.ended_at) if record.ended_at else ""),
         ("duration", text.duration(elapsed_s(record))),
+        ("exit code", record.summary.get("exit_code")),
+        ("error", _error(record.error)),
+        ("throughput", _throughput(_mapping(record.summary.get("throughput")))),
         ("attempts", len(record.attempts) if len(record.attempts) > 1 else ""),
         ("processes", _processes(record)),
-        ("error", _error(record.error)),
         ("group", record.group),
-        ("parent", record.parent),
+        ("parent", relatives.parent),
+        ("children", _first_of(relatives.children, ", ")),
+        ("rerun of", relatives.original),
+        ("reruns", _first_of(relatives.reruns, ", ")),
         ("tags", text.tags(record.tags) if record.tags else ""),
-        ("git", _git(record.environment.get("git"))),
-        ("command", _command(record.environment)),
-        ("python", record.environment.get("python_version")),
-        ("host", record.environment.get("hostname")),
+        ("console", _file(record.folder.console)),
         ("path", record.folder.path),
         ("notes", record.notes),
     )
-    return [(name, Cell(str(value), _STYLES.get(name, ""))) for name, value in known if value]
+    screen.pairs(_pairs(known))
+
+
+def _pairs(known: Iterable[tuple[str, Any]]) -> list[tuple[str, Cell]]:
+    """Leave out what is not known; an exit code of 0 is."""
+    return [
+        (name, Cell(str(value), _STYLES.get(name, "")))
+        for name, value in known
+        if value not in (None, "")
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entries(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if type(value) is list else []
 
 
 def _moment(moment: str | None) -> str:
@@ -114,20 +197,140 @@ def _error(error: Mapping[str, str] | None) -> str:
     return f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
 
 
-def _git(git: Any) -> str:
-    if not isinstance(git, Mapping) or not git.get("commit"):
-        return ""
-    branch = f" on {git['branch']}" if git.get("branch") else ""
-    return f"{str(git['commit'])[:12]}{branch}{', with changes' if git.get('dirty') else ''}"
+def _throughput(kept: Mapping[str, Any]) -> str:
+    return f"{kept['steps_per_s']} steps/s" if kept.get("steps_per_s") else ""
 
 
-def _command(environment: Mapping[str, Any]) -> str:
-    words = environment.get("command")
+def _first_of(names: Sequence[str], between: str) -> str:
+    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    return between.join([*map(text.clean, names[:_MOST_NAMES]), *more])
+
+
+def _file(path: str) -> str:
+    size_bytes = _size_of(path)
+    return "" if size_bytes is None else f"{os.path.basename(path)} ({text.size(size_bytes)})"
+
+
+def _size_of(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+# ---------------------------------------------------------------------- what it was made with
+
+
+def _print_environment(record: "RunRecord", screen: Screen) -> None:
+    from experiment_tracking.registry.display import git_text
+
+    environment = record.environment
+    command = _words(environment.get("command"))
+    launched = _words(_mapping(record.summary.get("launched")).get("command"))
+    known = (
+        ("command", command),
+        ("launched", launched if launched != command else ""),
+        ("git", git_text(environment.get("git"))),
+        ("code", _code(environment, record)),
+        ("left out", _left_out(_mapping(environment.get("code")))),
+        ("seed", _seed(_mapping(environment.get("seeds")))),
+        ("python", environment.get("python_version")),
+        ("host", environment.get("hostname")),
+        ("GPUs", _gpus(_mapping(environment.get("gpus")))),
+        ("noted", _noted(environment.get("notes"))),
+    )
+    if pairs := _pairs(known):
+        screen.heading("environment")
+        screen.pairs([(INDENT + name, value) for name, value in pairs])
+
+
+def _words(words: Any) -> str:
     if not isinstance(words, list):
         return ""
     import shlex
 
     return shlex.join(map(str, words))
+
+
+def _code(environment: Mapping[str, Any], record: "RunRecord") -> str:
+    files = _entries(_mapping(environment.get("code")).get("files"))
+    hidden = sum(bool(file.get("redacted")) for file in files)
+    parts = (
+        f"{len(files)} files" if files else "",
+        f"{hidden} of them with *** for a secret" if hidden else "",
+        _file(record.folder.patch),
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _left_out(code: Mapping[str, Any]) -> str:
+    left_out = _entries(code.get("left_out"))
+    return _first_of([f"{each.get('path')}: {each.get('reason')}" for each in left_out], "\n")
+
+
+def _seed(seeds: Mapping[str, Any]) -> str:
+    seeded = seeds.get("seeded")
+    names = f" ({', '.join(map(str, seeded))})" if isinstance(seeded, list) else ""
+    return f"{seeds['seed']}{names}" if "seed" in seeds else ""
+
+
+def _gpus(gpus: Mapping[str, Any]) -> str:
+    counted = Counter(_gpu(device) for device in _entries(gpus.get("devices")))
+    versions = {"driver": gpus.get("driver"), "CUDA": gpus.get("cuda_version")}
+    parts = [f"{number} x {name}" if number > 1 else name for name, number in counted.items()]
+    parts += [f"{name} {version}" for name, version in versions.items() if version]
+    return ", ".join([*parts, str(gpus["note"])] if gpus.get("note") else parts)
+
+
+def _gpu(device: Mapping[str, Any]) -> str:
+    size_bytes = device.get("memory_bytes")
+    memory = f" ({text.size(size_bytes)})" if isinstance(size_bytes, int) else ""
+    return f"{device.get('name')}{memory}"
+
+
+def _noted(notes: Any) -> str:
+    return _first_of(list(map(str, notes)), "\n") if isinstance(notes, list) else ""
+
+
+def _print_system_metrics(record: "RunRecord", screen: Screen) -> None:
+    sample = _last_sample(record)
+    gpus = sorted({"/".join(name.split("/")[:2]) for name in sample if name.startswith("gpu/")})
+    readings: dict[str, Mapping[str, str]] = {
+        **_READINGS,
+        **{gpu: {f"{gpu}/{name}": "" for name in _READINGS_OF_A_GPU} for gpu in gpus},
+    }
+    known = [
+        (INDENT + text.clean(what), _readings(sample, names)) for what, names in readings.items()
+    ]
+    if pairs := _pairs(known):
+        screen.heading("system metrics, last sample")
+        screen.pairs(pairs)
+
+
+def _readings(sample: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    return ", ".join(
+        before + _reading(name, sample[name])
+        for name, before in names.items()
+        if isinstance(sample.get(name), (int, float))
+    )
+
+
+def _reading(name: str, value: float) -> str:
+    unit = name.rpartition("_")[2].rpartition("/")[2]
+    return text.size(value) if unit == "bytes" else f"{value:g}{_UNITS[unit]}"
+
+
+def _last_sample(record: "RunRecord") -> Mapping[str, Any]:
+    from experiment_tracking.folder.history import HistoryReader
+
+    path = record.folder.system_metrics
+    # Where this falls into a row, the reader passes over what is left of it.
+    offset = max(0, (_size_of(path) or 0) - _TAIL_BYTES)
+    rows = HistoryReader(path).since(offset).rows
+    return rows[-1] if rows else {}
+
+
+# ---------------------------------------------------------------------- what it holds
 
 
 def _print_params(record: "RunRecord", screen: Screen) -> None:
@@ -174,6 +377,35 @@ def _not_finite(summary: Mapping[str, Any]) -> str:
     if not summary.get("nonfinite"):
         return text.NOTHING
     return f"since {summary.get('first_nonfinite_step')} ({summary['nonfinite']}x)"
+
+
+def _print_inputs(record: "RunRecord", screen: Screen) -> None:
+    inputs = record.inputs
+    if not inputs:
+        return
+    screen.heading("inputs")
+    columns = [
+        column_of("", [entry.get("name") for entry in inputs], text.param_or_nothing),
+        column_of("kind", [entry.get("kind") for entry in inputs], text.param_or_nothing, rank=1),
+        column_of("size", [_byte_count(entry) for entry in inputs], text.size, rank=2),
+    ]
+    if any(shapes := [_shape(entry) for entry in inputs]):
+        columns.append(column_of("shape", shapes, text.param_or_nothing, rank=3))
+    if any(paths := [entry.get("path") for entry in inputs]):
+        columns.append(column_of("path", paths, text.param_or_nothing, rank=4))
+    screen.table(columns, INDENT)
+
+
+def _byte_count(entry: Mapping[str, Any]) -> int | None:
+    size_bytes = entry.get("size_bytes")
+    return size_bytes if isinstance(size_bytes, int) else None
+
+
+def _shape(entry: Mapping[str, Any]) -> str | None:
+    shape = entry.get("shape")
+    if not isinstance(shape, list):
+        return None
+    return " ".join(["x".join(map(str, shape)) or "()", str(entry.get("dtype") or "")]).rstrip()
 
 
 def _print_artifacts(record: "RunRecord", screen: Screen) -> None:

@@ -1,9 +1,10 @@
 """How runs look in a notebook: plain tables, everything in them escaped."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from experiment_tracking.errors import DamagedError
 from experiment_tracking.registry.compare import beside
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.runset import RunSet
@@ -52,19 +53,60 @@ def runs_html(runs: RunSet) -> str:
 
 
 def record_html(record: RunRecord) -> str:
-    """Return a run: its name and status, its params, its metrics."""
+    """Return a run: name and status, how it went, its params, its metrics, its inputs."""
     alone = RunSet([record])  # which passes over what cannot be read
-    head = f"<p><b>{escape(record.key)}</b> {escape(status_text(record))}</p>"
     params, metrics = alone.flat_params()[0], alone.metrics()[0]
     numbers = ("last", "best", "min", "max", "count")
     return (
-        head
+        f"<p><b>{escape(record.key)}</b> {escape(status_text(record))}</p>"
+        + _readable_html(_facts_html, record)
         + table_html({"param": list(params), "value": list(params.values())})
         + table_html(
             {"metric": list(metrics)}
             | {number: [kept.get(number) for kept in metrics.values()] for number in numbers}
         )
+        + _readable_html(_inputs_html, record)
     )
+
+
+def _readable_html(part: Callable[[RunRecord], str], record: RunRecord) -> str:
+    """Return a part of a run's page; of a damaged file, what is wrong with it."""
+    try:
+        return part(record)
+    except (DamagedError, OSError) as error:
+        return f"<p>{escape(str(error))}</p>"
+
+
+def _facts_html(record: RunRecord) -> str:
+    summary = record.summary
+    throughput = summary.get("throughput")
+    speed = throughput.get("steps_per_s") if isinstance(throughput, Mapping) else None
+    facts = (
+        f"exit code {summary['exit_code']}" if summary.get("exit_code") else "",
+        f"{speed} steps/s" if speed else "",
+        f"rerun of {summary['rerun_of']}" if summary.get("rerun_of") else "",
+        git_text(record.environment.get("git")),
+    )
+    shown = " · ".join(filter(None, facts))
+    return f"<p>{_cell(shown)}</p>" if shown else ""
+
+
+def git_text(git: Any) -> str:
+    """Return where a run's code was: commit, branch, changes; else why that is not known."""
+    if not isinstance(git, Mapping):
+        return ""
+    if not git.get("commit"):
+        return str(git.get("note") or "")
+    branch = f" on {git['branch']}" if git.get("branch") else ""
+    return f"{str(git['commit'])[:12]}{branch}{', with changes' if git.get('dirty') else ''}"
+
+
+def _inputs_html(record: RunRecord) -> str:
+    inputs = record.inputs
+    shown = ("kind", "path", "size_bytes", "shape", "sha256")
+    columns = {"input": [entry.get("name") for entry in inputs]}
+    columns |= {key: [entry.get(key) for entry in inputs] for key in shown}
+    return table_html(columns) if inputs else ""
 
 
 def diff_html(diff: "RunDiff") -> str:

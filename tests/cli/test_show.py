@@ -1,11 +1,33 @@
 import json
 import re
+import sys
 
+import numpy as np
 import pytest
 
 from experiment_tracking import ExperimentTracker
+from experiment_tracking.folder.history import HistoryWriter
+from experiment_tracking.jobs.launch import Job, launch
+from experiment_tracking.registry.record import RunRecord
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def squeezed(out):
+    """What was printed, with two spaces wherever names and values were aligned by more."""
+    return re.sub(" {2,}", "  ", out)
+
+
+@pytest.fixture
+def edit(root):
+    """Change keys of a document of a run in ``digits``, as a foreign writer might."""
+
+    def edit(name, file, **changes):
+        path = root / "digits" / name / file
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(kept | changes))
+
+    return edit
 
 
 def test_a_person_sees_identity_params_metrics_and_artifacts(experiments, root):
@@ -13,9 +35,9 @@ def test_a_person_sees_identity_params_metrics_and_artifacts(experiments, root):
     assert (code, err) == (0, "")
     assert out.startswith("digits/lr-0.1  finished\n")
     for line in (
-        "tags      sweep=a, first",
-        "notes     two\n          lines",
-        f"path      {root / 'digits' / 'lr-0.1'}",
+        "tags        sweep=a, first",
+        "notes       two\n            lines",
+        f"path        {root / 'digits' / 'lr-0.1'}",
         "params\n  lr      0.1\n  model\n    depth      2\n    optimizer  adam\n  epochs  3",
         "artifacts/note.txt  text    5B",
     ):
@@ -34,20 +56,126 @@ def test_json_adds_artifacts_attempts_and_environment(experiments):
     assert run["notes"] == "two\nlines"
 
 
-def test_git_and_command_line_come_from_the_environment(experiments, root):
-    with ExperimentTracker("real", root=root).start_run("captured") as run:
-        run.log_metric("loss", 1.0)
-    (run.path / "environment.json").write_text(
-        json.dumps(
-            {
-                "git": {"commit": "0123456789abcdef", "branch": "main", "dirty": True},
-                "command": ["python", "train.py", "two words"],
-            }
-        )
-    )
-    out = experiments("show", "captured")[1]
-    assert "git       0123456789ab on main, with changes\n" in out
-    assert "command   python train.py 'two words'\n" in out
+def test_what_a_run_was_made_with_comes_from_its_environment(experiments, root):
+    environment = {
+        "git": {"commit": "0123456789abcdef", "branch": "main", "dirty": True},
+        "command": ["python", "train.py", "two words"],
+        "code": {
+            "files": [{"path": "train.py", "redacted": True}, {"path": "net.py"}],
+            "left_out": [{"path": ".env", "reason": "files of that name hold credentials"}],
+        },
+        "seeds": {"seed": 7, "seeded": ["random", "torch"]},
+        "gpus": {
+            "driver": "550.54.14",
+            "cuda_version": "12.4",
+            "devices": [{"name": "NVIDIA H200", "memory_bytes": 150 * 2**30}] * 2,
+            "note": None,
+        },
+        "notes": ["conda: too slow"],
+    }
+    folder = root / "digits" / "lr-0.1"
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "code").mkdir()
+    (folder / "code" / "git.patch").write_text("diff")
+    shown = experiments("show", "lr-0.1")[1].split("\nenvironment\n")[1].split("\n\n")[0]
+    assert shown.splitlines() == [
+        "  command   python train.py 'two words'",
+        "  git       0123456789ab on main, with changes",
+        "  code      2 files, 1 of them with *** for a secret, git.patch (4B)",
+        "  left out  .env: files of that name hold credentials",
+        "  seed      7 (random, torch)",
+        "  GPUs      2 x NVIDIA H200 (150.0GB), driver 550.54.14, CUDA 12.4",
+        "  noted     conda: too slow",
+    ]
+
+
+def test_a_launched_run_shows_its_exit_code_its_console_and_the_run_it_repeats(experiments, root):
+    original = RunRecord(root / "digits" / "lr-0.1")
+    words = [sys.executable, "-c", "print('hello'); raise SystemExit(3)"]
+    launch(Job(words, str(root), project="digits", name="again", facts={"rerun_of": original.id}))
+    out = squeezed(experiments("show", "again")[1])
+    assert "digits/again  failed" in out
+    assert "exit code  3\n" in out
+    assert f"rerun of  digits/lr-0.1 ({original.id})\n" in out
+    assert "console  console.log (6B)\n" in out
+    assert f"command  {sys.executable} -c 'print" in out
+    assert "  launched  " not in out
+    assert "reruns  digits/again\n" in squeezed(experiments("show", "lr-0.1")[1])
+    run = json.loads(experiments("show", "again", "--json")[1])
+    assert (run["exit_code"], run["rerun_of"], run["console_bytes"]) == (3, original.id, 6)
+    assert run["launched"]["command"] == words
+
+
+def test_the_launched_command_is_shown_where_the_script_has_another(experiments, root, edit):
+    edit("lr-0.1", "summary.json", launched={"command": ["torchrun", "train.py"]})
+    edit("lr-0.1", "environment.json", command=["python", "-u", "train.py"])
+    out = experiments("show", "lr-0.1")[1]
+    assert "command   python -u train.py\n" in out
+    assert "launched  torchrun train.py\n" in out
+
+
+def test_a_run_that_a_copy_repeats_is_named_by_its_id(experiments, edit):
+    edit("lr-0.1", "summary.json", rerun_of="0123456789abcdef")
+    assert "rerun of  0123456789abcdef\n" in squeezed(experiments("show", "lr-0.1")[1])
+
+
+def test_parent_and_children_are_named(experiments, root):
+    tracker = ExperimentTracker("folds", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("all") as run:
+        for number in range(7):
+            with tracker.start_run(f"fold-{number}", parent=run):
+                pass
+    assert f"parent  folds/all ({run.id})\n" in squeezed(experiments("show", "fold-3")[1])
+    named = ", ".join(f"folds/fold-{number}" for number in range(5))
+    assert f"children  {named}, 2 more\n" in squeezed(experiments("show", "all")[1])
+    children = json.loads(experiments("show", "all", "--json")[1])["children"]
+    assert children == [f"folds/fold-{number}" for number in range(7)]
+
+
+def test_inputs_are_listed_with_kind_size_and_shape(experiments, root, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("a,b\n1,2\n")
+    with ExperimentTracker("data", root=root, auto_log=False).start_run("run") as run:
+        file = run.log_input(path, "train")
+        array = run.log_input(np.zeros((5, 3), "float32"), "images")
+    header, train, images = experiments("show", "data/run")[1].split("\ninputs\n")[1].splitlines()
+    assert header.split() == ["kind", "size", "shape", "path"]
+    assert train.split() == ["train", "file", "8B", "-", str(path)]
+    assert images.split() == ["images", "array", "60B", "5x3", "float32", "-"]
+    kept = json.loads(experiments("show", "data/run", "--json")[1])["inputs"]
+    assert [entry["sha256"] for entry in kept] == [file["sha256"], array["sha256"]]
+
+
+def test_throughput_and_the_last_sample_of_the_machine_are_shown(experiments, root):
+    tracker = ExperimentTracker("speed", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("run") as run:
+        for step in range(5):
+            run.log_metrics({"loss": 1.0}, step=step, timestamp=1e9 + step / 2)
+    samples = HistoryWriter.create(str(run.path / "system_metrics.json"))
+    for number in range(1000):  # more than is read of it
+        samples.append({
+            "cpu/percent": number / 10, "process/cpu_percent": 180.0, "memory/used_bytes": 2**32,
+            "memory/percent": 12.5, "process/memory_bytes": 2**30, "disk/used_percent": 7.0,
+            "gpu/0/utilization_percent": 98, "gpu/0/memory_bytes": 2**34, "gpu/0/power_w": 612.5,
+            "gpu/0/temperature_c": 61,
+        })  # fmt: skip
+    samples.close()
+    out = experiments("show", "speed/run")[1]
+    assert "throughput  2.0 steps/s\n" in out
+    assert out.split("\nsystem metrics, last sample\n")[1].splitlines() == [
+        "  CPU     99.9 %, process 180 %",
+        "  memory  4.0GB, 12.5 %, process 1.0GB",
+        "  gpu/0   98 %, 16.0GB, 612.5 W, 61 °C",
+    ]
+    shown = json.loads(experiments("show", "speed/run", "--json")[1])
+    assert shown["system_metrics"]["step"] == 999
+    assert shown["throughput"]["steps_per_s"] == 2.0
+
+
+def test_sections_without_anything_in_them_are_not_shown(experiments):
+    out = experiments("show", "lr-0.1")[1]
+    for word in ("environment", "inputs", "system metrics", "children", "exit code", "console"):
+        assert word not in out
 
 
 def test_a_failure_is_shown_with_what_was_raised(experiments, root):
@@ -62,13 +190,33 @@ def test_a_failure_is_shown_with_what_was_raised(experiments, root):
     assert "error     ValueError: loss is NaN" in out
 
 
-@pytest.mark.parametrize("file", ["params.json", "artifacts.json", "environment.json"])
+@pytest.mark.parametrize(
+    "file", ["params.json", "artifacts.json", "environment.json", "inputs.json"]
+)
 def test_one_damaged_file_does_not_hide_the_rest(experiments, root, file):
     (root / "digits" / "lr-0.1" / file).write_text("{")
     code, out, err = experiments("show", "lr-0.1")
     assert code == 1
     assert file in err
     assert "val/loss" in out
+
+
+def test_a_damaged_run_beside_it_does_not_hide_a_run(experiments, root):
+    (root / "digits" / "lr-0.01" / "summary.json").write_text("{")
+    assert experiments("show", "lr-0.1")[::2] == (0, "")
+
+
+def test_what_a_foreign_writer_left_there_is_passed_over(experiments, edit):
+    wrong = [None, 7, "text", [1], {"x": {"y": 1}}]
+    for value in wrong:
+        names = "git command code seeds gpus notes python_version".split()
+        edit("lr-0.1", "environment.json", **dict.fromkeys(names, value))
+        edit("lr-0.1", "environment.json", gpus={"devices": value}, code={"files": value})
+        edit("lr-0.1", "inputs.json", inputs=value)
+        edit("lr-0.1", "summary.json", launched=value, throughput=value, rerun_of=value)
+        code, out, err = experiments("show", "lr-0.1")
+        assert (code, err) == (0, "")
+        assert "val/loss" in out
 
 
 def test_a_run_whose_summary_is_damaged_fails_in_one_line(experiments, root):
@@ -78,12 +226,24 @@ def test_a_run_whose_summary_is_damaged_fails_in_one_line(experiments, root):
     assert err.count("\n") == 1
 
 
-def test_nothing_a_run_holds_reaches_the_terminal_as_a_control(experiments, in_terminal, root):
+def test_nothing_a_run_holds_reaches_the_terminal_as_a_control(in_terminal, root):
     evil = "\x1b]0;title\x07\x9b31m\u202e"
     tracker = ExperimentTracker("evil", root=root, notes=f"{evil}\n{evil}")
     with tracker.start_run("run", {evil: {evil: evil}, "x": [evil]}, tags={evil: evil}) as run:
         run.log_metric(evil, 1.0)
         run.log_artifact(__file__, description=evil)
+    folder = root / "evil" / "run"
+    places = {**dict.fromkeys(("path", "reason", "name", "kind", "dtype"), evil), "shape": [evil]}
+    environment = {
+        "git": {"note": evil}, "command": [evil], "python_version": evil, "hostname": evil,
+        "code": {"files": [places], "left_out": [places]}, "notes": [evil],
+        "seeds": {"seed": evil, "seeded": [evil]},
+        "gpus": {"driver": evil, "note": evil, "devices": [places]},
+    }  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "inputs.json").write_text(json.dumps({"inputs": [places]}))
+    sample = {"step": 0, "time": 1, f"gpu/{evil}/power_w": 1}
+    (folder / "system_metrics.json").write_text(json.dumps([sample]))
     for words in (["show", "evil/run"], ["show", "evil/run", "--json"], ["ls", "evil"],
                   ["compare", "evil/run", "lr-0.1"], ["best", evil, "--min"]):  # fmt: skip
         _, shown = in_terminal(*words, columns=200)
@@ -113,7 +273,7 @@ def test_further_processes_are_counted(experiments, root):
     assert "(history(" not in experiments("show", "lr-0.1")[1]
     for rank in (1, 2):
         (root / "digits" / "lr-0.1" / f"metrics_history.{rank}.json").write_text("[\n\n]\n")
-    out = experiments("show", "lr-0.1")[1]
+    out = squeezed(experiments("show", "lr-0.1")[1])
     assert 'processes  2 further (history(ranks="all") in Python)' in out
 
 

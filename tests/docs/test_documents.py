@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiment_tracking import ExperimentRegistry
 from experiment_tracking.cli import _parser
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,7 +67,8 @@ def commands_in(text):
             line = line.removeprefix("$ ").strip()
             words = re.match(r"(?:experiments|python -m experiment_tracking)(?:\s+(.*))?$", line)
             if words:
-                yield shlex.split(re.split(r"\s[|>#]|&&", words[1] or "")[0])
+                command = re.split(r"\s[|>#]|&&", words[1] or "")[0]
+                yield shlex.split(command.replace("$?", "0"))
 
 
 def parses(words):
@@ -103,6 +105,21 @@ def test_the_python_of_a_page_runs(page, tmp_path):
         timeout=200,
     )
     assert done.returncode == 0, f"{name(page)}:\n{done.stderr}"
+
+
+def test_the_shell_scripts_of_the_page_on_reproducing_write_a_run(tmp_path):
+    page = REPOSITORY / "docs" / "REPRODUCING.md"
+    scripts = ["\n".join(lines) for language, _, lines, _ in fences(page.read_text("utf-8"))
+               if language == "sh"]  # fmt: skip
+    ours = f'experiments() {{ "{sys.executable}" -m experiment_tracking "$@"; }}\n'
+    environment = os.environ | {
+        "EXPERIMENT_TRACKING_ROOT": str(tmp_path / "experiments"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    command = ["sh", "-e", "-c", ours + "\n".join(scripts)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=200)
+    record = ExperimentRegistry(tmp_path / "experiments").get("digits/sweep")
+    assert (record.status, record.params, record.value("loss")) == ("finished", {"lr": 0.1}, 0.31)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

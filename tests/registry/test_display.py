@@ -1,5 +1,8 @@
+import json
 import math
 from html.parser import HTMLParser
+
+import pytest
 
 from experiment_tracking.registry.display import table_html
 
@@ -51,6 +54,20 @@ def test_a_run_shows_its_params_and_metrics_in_a_notebook(track, registry):
     assert repr(registry.get("a")) == "<RunRecord digits/a finished>"
 
 
+def test_a_run_shows_how_it_went_and_what_it_was_trained_on(track, registry, edit, tmp_path):
+    run = track("a", rows=[{"loss": 1.0}])
+    edit(run, exit_code=3, rerun_of="0123456789abcdef", throughput={"steps_per_s": 12.5})
+    git = {"commit": "f" * 40, "branch": "main", "dirty": True}
+    (run.path / "environment.json").write_text(json.dumps({"git": git}))
+    inputs = [{"name": "train", "kind": "array", "shape": [5, 3], "sha256": "ab"}]
+    (run.path / "inputs.json").write_text(json.dumps({"inputs": inputs}))
+    html = registry.get("a")._repr_html_()
+    told = "exit code 3 · 12.5 steps/s · rerun of 0123456789abcdef · ffffffffffff on main"
+    assert f"<p>{told}, with changes</p>" in html
+    cells = Cells(html).cells
+    assert cells[cells.index("train") :] == ["train", "array", "", "", "[5, 3]", "ab"]
+
+
 def test_a_comparison_shows_as_a_table_in_a_notebook(track, registry):
     for name, lr in (("a", 1), ("b", 2)):
         track(name, params={"lr": lr}, rows=[{"loss": 0.5}])
@@ -59,7 +76,9 @@ def test_a_comparison_shows_as_a_table_in_a_notebook(track, registry):
 
 
 def test_nothing_that_was_logged_becomes_markup(track, registry):
-    track("a", params={NASTY: NASTY}, rows=[{NASTY: 1.0}], tags={NASTY: NASTY})
+    run = track("a", params={NASTY: NASTY}, rows=[{NASTY: 1.0}], tags={NASTY: NASTY})
+    (run.path / "environment.json").write_text(json.dumps({"git": {"note": NASTY}}))
+    (run.path / "inputs.json").write_text(json.dumps({"inputs": [{"name": NASTY}]}))
     track("b", params={NASTY: 1})
     runs = registry.list_experiments()
     for thing in (runs, runs[0], registry.compare_experiments(runs)):
@@ -73,6 +92,14 @@ def test_a_run_with_damaged_params_still_shows(track, registry, damage):
     record = registry.get("a")
     damage(run, "{", "params.json")
     assert "loss" in record._repr_html_()
+
+
+@pytest.mark.parametrize("file", ["environment.json", "inputs.json"])
+def test_a_damaged_file_of_a_run_is_told_in_its_place(track, registry, damage, file):
+    damage(track("a", params={"lr": 0.1}), "{", file)
+    html = registry.get("a")._repr_html_()
+    assert file in html
+    assert "lr" in Cells(html).cells
 
 
 def test_long_tables_and_cells_are_cut():
