@@ -12,6 +12,8 @@ from experiment_tracking.folder import io
 
 MAX_SCRIPT_BYTES = 1_000_000
 
+# A uv.lock with torch in it has 1 to 3 MB: hashes of every wheel.
+MAX_LOCK_BYTES = 10_000_000
 # Notebooks are read in full, but only their cells' sources are kept.
 MAX_NOTEBOOK_BYTES = 20_000_000
 
@@ -109,8 +111,8 @@ def why_left_out(path: str) -> str | None:
     """Say why the file may not be kept with a run, or None where it may.
 
     Forbidden are names that tell of credentials (a link's target's counts too), links that
-    lead out of the project, all but regular files, more than 1 MB (a notebook may have 20,
-    outputs included), and what cannot be read.
+    lead out of the project, all but regular files, more than 1 MB (a lock file may have 10, a
+    notebook 20, outputs included), and what cannot be read.
     """
     try:
         real = os.path.realpath(path)
@@ -153,7 +155,9 @@ def entry_script() -> EntryScript | None:
     A script that must not be kept (over 1 MB, a name like ``.env``, unreadable) has a note.
     """
     main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
+    # Python deletes `__file__` when the script has come to its end; exit hooks still ask.
+    loader = getattr(main, "__loader__", None)
+    file = getattr(main, "__file__", None) or getattr(loader, "path", None)
     if not isinstance(file, str):
         return None
     try:
@@ -249,8 +253,8 @@ def read_code(path: str) -> tuple[bytes, bool]:
     OSError
         If it cannot be read any more.
     DamagedError
-        If it has become something else than a regular file of at most 1 MB (a notebook: 20 MB,
-        1 MB without outputs).
+        If it has become something else than a regular file of at most 1 MB (a lock file: 10 MB; a
+        notebook: 20 MB, 1 MB without outputs).
     """
     suffix = os.path.splitext(path)[1].lower()
     data = io.read(os.path.realpath(path), _allowed_bytes(path))
@@ -448,7 +452,9 @@ def _tells_requirements(name: str) -> bool:
 
 
 def _allowed_bytes(path: str) -> int:
-    return MAX_NOTEBOOK_BYTES if path.lower().endswith(".ipynb") else MAX_SCRIPT_BYTES
+    if path.lower().endswith(".ipynb"):
+        return MAX_NOTEBOOK_BYTES
+    return MAX_LOCK_BYTES if _tells_requirements(os.path.basename(path)) else MAX_SCRIPT_BYTES
 
 
 def _names_credentials(name: str) -> bool:

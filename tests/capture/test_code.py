@@ -61,6 +61,14 @@ def facts(path, relative_name, module=None, note=None):
     return EntryScript(str(path), module, relative_name, note).to_dict()
 
 
+def test_a_lock_file_may_be_larger_than_a_script(tmp_path):
+    for name in ("uv.lock", "train.py"):
+        (tmp_path / name).write_text("#" * (MAX_SCRIPT_BYTES + 1))
+    assert why_left_out(str(tmp_path / "uv.lock")) is None
+    assert "more than the 1,000,000 allowed" in why_left_out(str(tmp_path / "train.py"))
+    assert read_code(str(tmp_path / "uv.lock"))[1] is False
+
+
 def test_a_script_is_found_by_its_path_and_named_as_in_its_project(project):
     assert started("train.py", cwd=project) == facts(project / "train.py", "train.py")
     inner = facts(project / "lab" / "train.py", "lab/train.py")
