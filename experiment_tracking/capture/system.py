@@ -87,6 +87,7 @@ class SystemSampler:
         now, row = time.monotonic(), Row()
         for what, read in self._parts.items():
             self._read(row, what, read)
+            time.sleep(0)  # lets the training loop have the interpreter between the parts
         self._read_gpus(row)
         counts = {name: row.pop(name) for name in _COUNTED if name in row}
         row |= _rates(counts, self._counts, now - self._sampled_at)
