@@ -216,7 +216,8 @@ class Logs(ABC):
 
         check_file_name(name)
         progress = _HashProgress(name)
-        entry = {"name": name, **describe_input(value, hash=hash, on_progress=progress.show)}
+        description = describe_input(value, hash=hash, on_progress=progress.show)
+        entry = {"name": name, **_without_secrets_in_urls(description)}
         self._run()._log_input(entry)
         return entry
 
@@ -360,7 +361,9 @@ def to_text(value: Any, name: str) -> str:
 
 def to_tags(tags: Any) -> dict[str, str]:
     """Turn what people give as tags into a mapping of text to text, without credentials."""
-    return _without_secrets(values.to_tags(tags))
+    tags = _without_secrets(values.to_tags(tags))
+    # A word is a tag's name.
+    return {to_text(name, "tag"): text for name, text in tags.items()}
 
 
 def to_params(params: Any) -> dict[str, Any]:
@@ -387,6 +390,17 @@ def _without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
     from experiment_tracking.capture.redaction import redact_params
 
     return redact_params(plain)
+
+
+def _without_secrets_in_urls(description: dict[str, Any]) -> dict[str, Any]:
+    """Copy an input's description; in a URL even the path may be a credential."""
+    shown = dict(description)
+    if shown["kind"] == "uri":
+        shown["path"] = to_text(shown["path"], "path")
+    if "parts" in shown:
+        parts = shown["parts"].items()
+        shown["parts"] = {name: _without_secrets_in_urls(part) for name, part in parts}
+    return shown
 
 
 def _note_cut(name: str) -> None:

@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from experiment_tracking import endings, handover
+from experiment_tracking import endings
 from experiment_tracking.errors import (
     InvalidNameError,
     InvalidTypeError,
@@ -267,7 +267,7 @@ class Run(Logs):
         else:
             self._writer.files.copy(entry, source)
         kept = self.path / place
-        known = {"artifact_type": entry["kind"], "description": description}
+        known = {"artifact_type": entry["kind"], "description": entry["description"]}
         self._writer.to_backends("log_artifact", kept, entry["name"], **known)
         return kept
 
@@ -420,6 +420,10 @@ def open_run(
 
 def adopt_run(identity: Identity, settings: Settings) -> Run | None:
     """Go on with the run that a launcher opened for this process; None where none waits."""
+    if layout.HANDOVER_VARIABLE not in os.environ:
+        return None
+    from experiment_tracking import handover
+
     offered = handover.claim(endings.runs_opened() + 1)
     if offered is None:
         return None

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
-from experiment_tracking import handover
 from experiment_tracking.errors import (
     BackendError,
     DamagedError,
@@ -22,7 +21,7 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import read_document
-from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.folder.layout import RUN_VARIABLE, SCRATCH_VARIABLE, RunFolder
 from experiment_tracking.logs import Logs, to_params, to_status, to_tags, to_text
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
@@ -136,9 +135,9 @@ class ExperimentTracker(Logs):
             raise InvalidValueError(f"on_error must be 'warn' or 'raise', found {on_error!r}.")
         self._root = self._registry_root = layout.find_root(root)
         self.project = project or experiment_name or "default"
-        self.group = group if group is not None or project is None else experiment_name
-        self._default_name = experiment_name
         self._default_group = None if group is None else to_text(group, "group")
+        self.group = experiment_name if group is None and project else self._default_group
+        self._default_name = experiment_name
         self._config = config
         self._identity = Identity(to_params(config), to_tags(tags), to_text(notes, "notes"))
         self._settings = Settings(
@@ -219,16 +218,23 @@ class ExperimentTracker(Logs):
         )
         if self._rank > 0:
             return self._adopt(self._silent(name))
-        return self._adopt(self._resumed(name, identity) or self._new(name, identity))
+        return self._adopt(
+            self._offered(identity) or self._resumed(name, identity) or self._new(name, identity)
+        )
 
-    def _new(self, name: str | None, identity: Identity) -> "Run":
-        from experiment_tracking.run import adopt_run, open_run
+    def _offered(self, identity: Identity) -> "Run | None":
+        """Take the run that a launcher has opened for us, if one has."""
+        from experiment_tracking.run import adopt_run
 
         adopted = adopt_run(identity, self._settings)
         if adopted is not None:
             self._registry_root = adopted._writer.folder.root
-            return adopted
-        root = handover.scratch_root() or self._root
+        return adopted
+
+    def _new(self, name: str | None, identity: Identity) -> "Run":
+        from experiment_tracking.run import open_run
+
+        root = os.environ.get(SCRATCH_VARIABLE) or self._root
         return open_run(root, self.project, name, identity, self._settings)
 
     def _adopt(self, run: "Run") -> "Run":
@@ -250,7 +256,8 @@ class ExperimentTracker(Logs):
         return silent_run(self._root, self.project, name)
 
     def _resumed(self, name: str | None, identity: Identity) -> "Run | None":
-        if self._resume == "never":
+        # A rerun must leave the run alone that it runs again.
+        if self._resume == "never" or SCRATCH_VARIABLE in os.environ:
             return None
         folder = self._find_resumable(name)
         if folder is None:
@@ -421,7 +428,7 @@ class ExperimentTracker(Logs):
 
     @property
     def registry(self) -> "ExperimentRegistry":
-        """A registry over this tracker's root, or that of the run a launcher opened for it."""
+        """A registry over this tracker's root; where a launcher opened the run, over its."""
         from experiment_tracking.registry.registry import ExperimentRegistry
 
         return ExperimentRegistry(self._registry_root)

@@ -25,7 +25,7 @@ DIRECTLY_BELOW = {
     "writing": ("capturing", "backends", "formats", "scientific"),
     "joining": ("writing",),
     "run": ("joining", "logs", "handover"),
-    "registry": ("folder", "formats", "scientific"),
+    "registry": ("folder", "formats", "scientific", "capture"),
     "tracker": ("run", "registry"),
     **dict.fromkeys((*USERS, "jobs"), ("tracker",)),
     "reproduce": ("jobs",),

@@ -317,10 +317,15 @@ class BackendFollower:
         The backend, its signatures checked.
     writer
         Writer of the history.
+    redact
+        Takes credentials off what the backend says of its errors.
     """
 
-    def __init__(self, backend: BoundBackend, writer: HistoryWriter) -> None:
+    def __init__(
+        self, backend: BoundBackend, writer: HistoryWriter, redact: Callable[[str], str] = str
+    ) -> None:
         self.backend = backend
+        self._redact = redact
         self.tail = Tail(writer)
         self.error: str | None = None
         self.finished = False
@@ -362,7 +367,7 @@ class BackendFollower:
                 worked = self._step()
             except OSError as error:
                 # The run has ended and closed its file: this backend was past its bound.
-                self.error = self.error or f"{type(error).__name__}: {error}"
+                self.error = self.error or self._told(error)
                 return
             if ending and not worked:
                 self.finished = True
@@ -386,10 +391,14 @@ class BackendFollower:
             action(*args)
         except Exception as error:
             if self.error is None:
-                _report(
-                    f"backend {self.backend.name!r} failed; its later errors are not shown", error
+                notice(
+                    f"backend {self.backend.name!r} failed; its later errors are not shown "
+                    f"({self._told(error)})."
                 )
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = self._told(error)
+
+    def _told(self, error: Exception) -> str:
+        return self._redact(f"{type(error).__name__}: {error}")
 
 
 def _report(what: str, error: Exception) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from experiment_tracking.capture.code import find_project_root
 from experiment_tracking.capture.redaction import redact_text, to_utf8
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class GitProbe:
         probe = cls(folder)
         try:
             # At once, for they take 2 ms each, and a script may end in as many.
-            for question in (_STATUS, _PLACE, _REMOTES):
+            for question in (_STATUS, _REMOTES):
                 probe._processes.append(start_git(folder, question))
         except NoAnswerError as error:
             probe._abandon()
@@ -149,7 +150,7 @@ class GitProbe:
         except NoAnswerError:
             return GitFacts(note=notes[0])
         try:
-            self.top, shallow = _place(self._next(deadline))
+            self.top, shallow = _place(self._folder, deadline)
             remotes = _remotes(self._next(deadline, allowed=_NOTHING_FOUND))
             submodules = dict(_submodules(self.top, "", deadline, notes))
             more = {"remotes": remotes, "shallow": shallow, "submodules": submodules}
@@ -266,9 +267,16 @@ def _ask(folder: str | os.PathLike[str], arguments: tuple[str, ...], deadline: f
     return read_git(start_git(folder, arguments), deadline)[0]
 
 
-def _place(output: bytes) -> tuple[str, bool]:
-    top, _, shallow = output[:-1].rpartition(b"\n")
-    return os.path.normpath(os.fsdecode(top)), shallow == b"true"
+def _place(folder: str | os.PathLike[str], deadline: float) -> tuple[str, bool]:
+    """Find the working tree's top, and whether the history is cut short."""
+    top = find_project_root(os.fspath(folder)) or ""
+    inside = os.path.join(top, ".git")
+    if os.path.lexists(os.path.join(inside, "HEAD")):
+        return os.path.realpath(top), os.path.lexists(os.path.join(inside, "shallow"))
+    # In a worktree or a submodule `.git` is a file, and git knows better what it means.
+    output = _ask(folder, _PLACE, deadline)
+    asked, _, shallow = output[:-1].rpartition(b"\n")
+    return os.path.normpath(os.fsdecode(asked)), shallow == b"true"
 
 
 def _remotes(output: bytes) -> dict[str, str]:

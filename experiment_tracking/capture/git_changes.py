@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 from experiment_tracking.capture.code import LeftOut, is_code, why_forbidden, why_left_out
 from experiment_tracking.capture.git import GitProbe, NoAnswerError, first_line, reap, start_git
 from experiment_tracking.capture.redaction import redact_source, to_utf8
+from experiment_tracking.folder import io
 from experiment_tracking.folder.layout import README_MARK
 
 MAX_SECTION_BYTES = 1_000_000
@@ -189,6 +190,8 @@ class _Changes:
             return self._leave_out(name, f"{size}, more than the {MAX_SECTION_BYTES:,} allowed")
         if self._patch_bytes + len(section) > MAX_PATCH_BYTES:
             return self._leave_out(name, f"the patch would pass {MAX_PATCH_BYTES:,} bytes")
+        if b"\nGIT binary patch\n" in section and self._packs_secret(top, path, section):
+            return self._leave_out(name, "binary, and the diff would hold what must stay hidden")
         shown = _hide_secrets(section, os.path.splitext(path)[1].lower())
         if shown is None:
             return self._keep_whole(os.path.join(top, path), name)
@@ -197,6 +200,16 @@ class _Changes:
         self._sections.append(shown)
         self._patch_bytes += len(shown)
         return None
+
+    def _packs_secret(self, top: str, path: str, section: bytes) -> bool:
+        """Look into both versions of a binary file: git compresses them in its diff."""
+        old = section.partition(b"\nindex ")[2].partition(b"..")[0].decode("ascii")
+        if old.strip("0"):
+            blob, _ = self._ask(top, ("cat-file", "blob", old), _MAX_FILE_BYTES)
+            if _holds_secret(blob):
+                return True
+        full = os.path.join(top, path)
+        return os.path.isfile(full) and _holds_secret(io.read(full, _MAX_FILE_BYTES))
 
     def _keep_whole(self, path: str, name: str) -> None:
         if not os.path.lexists(path):
@@ -345,6 +358,13 @@ def _hide_secrets(section: bytes, suffix: str) -> bytes | None:
                 return None
             lines[number] = "+" + text
     return header + sign + "\n".join(lines).encode(encoding)
+
+
+def _holds_secret(data: bytes) -> bool:
+    # Without NULs UTF-16 reads as text. In pieces, since a pattern lets no other thread run.
+    text = data.replace(b"\0", b"").decode("latin-1")
+    pieces = (text[start : start + 64_000] for start in range(0, len(text), 60_000))
+    return any(redact_source(piece, ".txt") != piece for piece in pieces)
 
 
 def _is_utf8(data: bytes) -> bool:

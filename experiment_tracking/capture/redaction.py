@@ -177,6 +177,8 @@ _SPACED = (
     r"(?:(?<![\w.-])(?=-)|\b(?:ENV|ARG|setenv|define|env|set -[a-z]+)[ \t]+)"
     rf"{_NAME}[ \t]++(?!-){_VALUE}"
 )
+# The same as items of a list, as in a printed `sys.argv`. In programs it may declare an option.
+_LISTED = rf"(?<![\w.-])(?=-){_NAME}[\"'],[ \t]*+(?![\"']-){_QUOTED}"
 _IN_CALL = (
     r"(?:getenv|setenv|putenv|setdefault|get|pop|set|argument|option)\("
     rf"[ \t]*[\"']{_NAME}[\"'][ \t]*,(?:[^\n]{{0,200}}?\bdefault[ \t]*=)??[ \t]*(?![\"']-){_QUOTED}"
@@ -396,7 +398,7 @@ def _redact_shapes(text: str) -> str:
 
 def _redact_assignments(text: str) -> str:
     """Hide values by their names wherever a text has ``name=value`` or the like."""
-    for pattern in (_ASSIGNED, _SPACED, _IN_CALL):
+    for pattern in (_ASSIGNED, _SPACED, _LISTED, _IN_CALL):
         text = _pattern(pattern).sub(_hide_assigned, text)
     return text
 
@@ -431,6 +433,8 @@ def _redaction_of(suffix: str) -> Callable[[str], str]:
 
 def _redact_argument(argument: str) -> str:
     shown, rest = "", argument
+    if "=" not in argument and ":" not in argument:  # spares a short script the patterns
+        return redact_text(argument)
     while assignment := _pattern(_ARGUMENT, "DOTALL").fullmatch(rest):  # --header=Authorization: X
         name, sign, rest = assignment.groups()
         shown += name + sign
@@ -485,7 +489,7 @@ def _hide_literal(match: re.Match[str]) -> str:
     if _is_in_query(match):
         return _hide_last(match, _LIKELY)
     if match.lastgroup == "bare":
-        is_secret = _looks_random(match["bare"]) and _sureness(match["name"]) == _CERTAIN
+        is_secret = _looks_random(match["bare"]) and _sureness(match["name"]) >= _LIKELY
         return _hide_last(match, _CERTAIN) if is_secret else match[0]
     # In `getpass("Password: ", stream)` the quote ends a literal.
     quote = match["quote"] or ""

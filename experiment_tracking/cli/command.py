@@ -92,8 +92,9 @@ def identity_of(args: argparse.Namespace) -> "Identity":
         if name is not None:
             layout.check_name(name, what)
     tags = {key: value for key, _, value in (tag.partition("=") for tag in args.tag)}
+    group = None if args.group is None else to_text(args.group, "group")
     return Identity(
-        to_params(key_values(args.param)), to_tags(tags), to_text(args.notes, "notes"), args.group
+        to_params(key_values(args.param)), to_tags(tags), to_text(args.notes, "notes"), group
     )
 
 

@@ -20,6 +20,7 @@ ROOT_VARIABLE = "EXPERIMENT_TRACKING_ROOT"
 RUN_VARIABLE = "EXPERIMENT_TRACKING_RUN"
 HANDOVER_VARIABLE = "EXPERIMENT_TRACKING_HANDOVER"
 SCRATCH_VARIABLE = "EXPERIMENT_TRACKING_SCRATCH_ROOT"
+"""Where a rerun's further runs go, which nobody asked to have again."""
 README_MARK = "<!-- experiment_tracking root -->"
 
 SUMMARY_KINDS: dict[str, tuple[type, str]] = {

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from experiment_tracking.capture.code import why_forbidden
+from experiment_tracking.capture.redaction import redact_source, redact_text
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
 from experiment_tracking.folder.layout import RunFolder
@@ -343,16 +345,27 @@ def _between(commits: tuple[str, str], tops: list[str], notes: list[str]) -> _Be
             continue
         if len(patch) == _GIT_LIMIT_BYTES:
             notes.append(f"The diff of the commits is cut at {_GIT_LIMIT_BYTES:,} bytes.")
-        text = patch.decode("utf-8", "backslashreplace")
-        return _Between(_log_between(top, commits), tuple(_sections(text)))
+        sections = _sections(patch.decode("utf-8", "backslashreplace"))
+        return _Between(_log_between(top, commits), tuple(_without_secrets(sections, notes)))
     notes.append("No repository on this machine holds both commits; the kept files are compared.")
     return _Between()
+
+
+def _without_secrets(
+    sections: list[tuple[str, str]], notes: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Hide in commits what is hidden in, or left out of, the files that a run keeps."""
+    for path, text in sections:
+        if reason := why_forbidden(path):
+            notes.append(f"{path} is not shown: {reason}.")
+        else:
+            yield path, redact_source(text, os.path.splitext(path)[1])
 
 
 def _log_between(top: str, commits: tuple[str, str]) -> tuple[str, ...]:
     words = ("rev-list", f"--max-count={_MAX_COMMITS}", "--left-right", "--format=%m %h %s")
     output = _ask_git(top, *words, f"{commits[0]}...{commits[1]}", "--") or b""
-    lines = output.decode("utf-8", "backslashreplace").split("\n")
+    lines = redact_text(output.decode("utf-8", "backslashreplace")).split("\n")
     signs = {"<": "-", ">": "+"}
     # Each of these lines stands below one with the whole object name.
     return tuple(signs[line[0]] + line[1:] for line in lines if line[:1] in signs)
