@@ -13,14 +13,14 @@ from experiment_tracking import endings
 from experiment_tracking.files import RunFiles, sha256
 from experiment_tracking.folder.documents import Document
 from experiment_tracking.folder.history import HistoryWriter
-from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.layout import HANDOVER_VARIABLE, RunFolder
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Settings
 
 if TYPE_CHECKING:
     from experiment_tracking.capture.code import EntryScript
-    from experiment_tracking.capture.console import ConsoleCapture
     from experiment_tracking.capture.git import GitProbe
+    from experiment_tracking.capture.relay import ConsoleCapture
     from experiment_tracking.capture.system import SystemSampler
 
 MAX_CODE_FILES = 2000
@@ -32,6 +32,7 @@ class Owner(Protocol):
 
     folder: RunFolder
     files: RunFiles
+    summary: Document
     environment: Document
     settings: Settings
 
@@ -40,6 +41,9 @@ class Owner(Protocol):
 
     def later(self, action: Callable[[], Any]) -> None:
         """Do something soon, in the run's thread."""
+
+    def has_successor(self) -> bool:
+        """Tell whether another process writes the run now; follow a folder that was moved."""
 
 
 class RunCapture:
@@ -53,13 +57,14 @@ class RunCapture:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
+        owner.environment.value.clear()  # What an earlier attempt ran on is not what we run on.
         self._facts: dict[str, Any] = {"run_number": endings.runs_opened() + 1}
         self._notes: list[str] = []
         self._cwd = _working_folder(owner)
         self._root = self._cwd
         self._probe: GitProbe | None = None
         self._cells: list[str] = []
-        self._code = _CodeFolder(owner.files)
+        self._code = _CodeFolder(owner)
 
     def begin(self) -> None:
         """Gather what can be had at once; called by the run's thread, behind the first rows."""
@@ -118,9 +123,12 @@ class RunCapture:
         self._facts["git"] = {**facts.to_dict(), "redacted": []}
         self._attempt("changes", self._keep_changes)
         self._attempt("lock files", self._keep_lock_files)
-        self._write()
+        self._attempt("code", self._code.drop_others)
+        self._attempt("environment", self._write)
 
     def _keep_changes(self) -> None:
+        if self._is_clean():
+            return
         from experiment_tracking.capture.git_changes import read_changes
         from experiment_tracking.capture.redaction import to_utf8
 
@@ -131,10 +139,22 @@ class RunCapture:
         for path, reason in changes.left_out:
             self._code.leave_out(path, reason)
         if changes.patch:
-            self._owner.files.put("code/git.patch", changes.patch)
+            self._code.put_patch(changes.patch)
         top = self._probe.top or self._root
         for names, origin in ((changes.changed, "changed"), (changes.untracked, "untracked")):
             self._code.keep_all((os.path.join(top, name) for name in names), top, origin)
+
+    def _is_clean(self) -> bool:
+        """Tell whether nothing but the folder of runs itself differs from the commit."""
+        from experiment_tracking.capture.code import name_inside
+
+        git, probe = self._facts["git"], self._probe
+        assert probe is not None
+        if git["commit"] is None or git["dirty"]:
+            return False
+        runs = name_inside(os.path.realpath(self._owner.folder.root), probe.top or "")
+        only_runs = git["untracked"] == 1 and probe.status.endswith(f"? {runs}/\0".encode())
+        return git["untracked"] == 0 or only_runs
 
     def _keep_lock_files(self) -> None:
         from experiment_tracking.capture.code import lock_files
@@ -143,13 +163,17 @@ class RunCapture:
 
     def look_again(self) -> None:
         """Keep what has come since: modules imported, notebook cells executed."""
-        known = len(self._code.files)
+        if self._owner.has_successor():  # which has written down how it runs
+            return
+        known = self._extent()
         if self._owner.settings.subject is None:
             self._attempt("code", self._keep_modules, None)
-        cells = len(self._cells)
         self._attempt("notebook", self._keep_cells)
-        if len(self._code.files) > known or len(self._cells) > cells:
-            self._write()
+        if self._extent() != known:
+            self._attempt("environment", self._write)
+
+    def _extent(self) -> tuple[int, ...]:
+        return len(self._code.sources), len(self._cells), len(self._notes)
 
     def _keep_cells(self) -> None:
         if not endings.interactive():
@@ -182,13 +206,14 @@ class RunCapture:
 class _CodeFolder:
     """The files in ``code/``, bounded, and what was left out of it."""
 
-    def __init__(self, files: RunFiles) -> None:
-        self._files = files
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self.files: dict[str, dict[str, Any]] = {}
         self.sources: set[str] = set()
         """Paths that have been looked at."""
         self._left_out: dict[str, str] = {}
         self._size_bytes = 0
+        self._has_patch = False
 
     def keep_all(self, paths: "Any", root: str, origin: str) -> None:
         """Keep files under their names in ``root``; those outside of it are passed over."""
@@ -213,27 +238,45 @@ class _CodeFolder:
             except Exception as error:  # One file's trouble must not keep the others out.
                 reason = f"cannot be read ({type(error).__name__}: {error})"
             else:
-                self.put(name, data, origin, redacted=redacted)
-        if reason is not None:
+                reason = self._why_no_room(name, len(data))
+        if reason is None:
+            self.put(name, data, origin, redacted=redacted)
+        else:
             self.leave_out(name, reason)
 
-    def _why_no_room(self, name: str) -> str | None:
+    def _why_no_room(self, name: str, size_bytes: int = 0) -> str | None:
         if name == "git.patch":
             return "its name is that of the patch"
         if len(self.files) >= MAX_CODE_FILES:
             return f"more than {MAX_CODE_FILES:,} files"
-        if self._size_bytes >= MAX_CODE_BYTES:
+        if self._size_bytes + size_bytes > MAX_CODE_BYTES:
             return f"more than {MAX_CODE_BYTES:,} bytes of code"
         return None
 
     def put(self, name: str, data: bytes, origin: str, *, redacted: bool) -> None:
         """Write and list one file."""
-        if self._files.put(f"code/{name}", data):
+        if self._owner.files.put(f"code/{name}", data):
             self._size_bytes += len(data)
             self.files[name] = {
                 "path": name, "origin": origin, "size_bytes": len(data), "sha256": sha256(data),
                 "redacted": redacted,
             }  # fmt: skip
+
+    def put_patch(self, patch: bytes) -> None:
+        """Write what was not committed."""
+        self._has_patch = self._owner.files.put("code/git.patch", patch)
+
+    def drop_others(self) -> None:
+        """Delete what an earlier attempt kept, above all its patch, which does not apply here."""
+        if self._owner.files.detached:
+            return
+        top = self._owner.folder.code
+        for above, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(above, name)
+                place = os.path.relpath(path, top).replace(os.sep, "/")
+                if place not in self.files and not (place == "git.patch" and self._has_patch):
+                    os.unlink(path)
 
     def leave_out(self, name: str, reason: str) -> None:
         """Note that a file is not kept, and why."""
@@ -266,7 +309,8 @@ class SystemSamples:
 
     def take(self) -> None:
         """Append one sample. Trouble is told once, then sampling is over."""
-        if self._failed or self._owner.files.detached:
+        # Asked each time: a moved folder is to be followed, and one that is gone made anew.
+        if self._failed or self._owner.has_successor():
             return
         try:
             self._take()
@@ -314,7 +358,8 @@ class SystemSamples:
 class RunConsole:
     """Stdout and stderr of this process into ``console.log``, for one run at a time."""
 
-    _busy = False
+    _busy_pid = 0
+    """The process whose console goes to a run; a forked child's does so no longer."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -323,23 +368,36 @@ class RunConsole:
 
     def start(self) -> None:
         """Have descriptors 1 and 2 copied from now on; told where that cannot be."""
-        from experiment_tracking.capture.console import ConsoleCapture
+        from experiment_tracking.capture.relay import ConsoleCapture
 
-        if RunConsole._busy:
-            notice(f"run {self._owner.folder.name!r}: the console goes to another open run.")
+        folder = self._owner.folder
+        if os.environ.get(HANDOVER_VARIABLE) == folder.path:
+            return  # The launcher, which opened this run, reads what we print.
+        if RunConsole._busy_pid == self._pid:
+            notice(f"run {folder.name!r}: the console goes to another open run.")
             return
+        self._separate_attempts()
         try:
-            self._capture = ConsoleCapture.start(self._owner.folder.console)
-            RunConsole._busy = True
+            self._capture = ConsoleCapture.start(folder.console)
+            RunConsole._busy_pid = self._pid
         except OSError as error:
-            notice(f"run {self._owner.folder.name!r}: the console is not captured ({error}).")
+            notice(f"run {folder.name!r}: the console is not captured ({error}).")
+
+    def _separate_attempts(self) -> None:
+        from experiment_tracking.capture.console import ConsoleLog
+
+        attempt = len(self._owner.summary.value["attempts"])
+        if attempt > 1:
+            log = ConsoleLog(self._owner.folder.console)
+            log.feed(f"[attempt {attempt}]\n".encode())
+            log.close()
 
     def stop(self) -> None:
         """Put the descriptors back once everything written so far is in the file."""
         capture, self._capture = self._capture, None
         if capture is None or self._pid != os.getpid():
             return
-        RunConsole._busy = False
+        RunConsole._busy_pid = 0
         if not capture.stop():
             notice(f"run {self._owner.folder.name!r}: the end of console.log may be missing.")
 

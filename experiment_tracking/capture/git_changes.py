@@ -404,8 +404,11 @@ def _read_within(
         process = start_git(folder, arguments, complaints)
         # A thread, because reading a pipe knows no timeout on every platform.
         reader = threading.Thread(target=_fill, args=(output, process.stdout, limit), daemon=True)
-        reader.start()
-        reader.join(max(0.0, deadline - time.monotonic()))
+        try:
+            reader.start()
+            reader.join(max(0.0, deadline - time.monotonic()))
+        except RuntimeError:  # At exit Python 3.12 starts no thread any more.
+            _fill(output, process.stdout, limit)
         late, whole = reader.is_alive(), len(output) <= limit
         if late or not whole:
             process.kill()
