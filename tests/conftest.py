@@ -1,11 +1,17 @@
 """What every test starts from: no settings of the machine's, no run left open by a neighbour."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from experiment_tracking import ExperimentTracker, endings
 from experiment_tracking.folder.check import check
+from experiment_tracking.registry.record import RunRecord
+
+REPOSITORY = str(Path(__file__).parents[1])
 
 FULL_LANE = "EXPERIMENT_TRACKING_FULL_LANE"
 
@@ -43,6 +49,65 @@ def make(root):
         return ExperimentTracker(*args, **options)
 
     return make
+
+
+class Terminal:
+    """A folder to work in, with the command line at hand."""
+
+    def __init__(self, folder, root):
+        self.folder, self.root = folder, root
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def environment(self, **variables):
+        """Return the variables of a process; those that are None are not set."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("EXPERIMENT_TRACKING_")}
+        kept["EXPERIMENT_TRACKING_ROOT"] = str(self.root)
+        kept["PYTHONPATH"] = REPOSITORY
+        kept["PATH"] = os.path.dirname(sys.executable) + os.pathsep + kept.get("PATH", "")
+        return {k: v for k, v in (kept | variables).items() if v is not None}
+
+    def start(self, *words, **options):
+        variables = options.pop("variables", {})
+        options = {
+            "cwd": self.folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+            "text": True, **options,
+        }  # fmt: skip
+        return subprocess.Popen(words, env=self.environment(**variables), **options)
+
+    def run(self, *words, **options):
+        """Run a command; return its exit code, stdout and stderr."""
+        process = self.start(*words, **options)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def experiments(self, *words, **options):
+        return self.run(sys.executable, "-m", "experiment_tracking", *words, **options)
+
+    def shell(self, script, **options):
+        """Run lines of sh in which ``experiments`` is ours."""
+        ours = f'experiments() {{ "{sys.executable}" -m experiment_tracking "$@"; }}\n'
+        return self.run("sh", "-c", ours + script, **options)
+
+    def records(self, project):
+        records = map(RunRecord, (self.root / project).iterdir())
+        return sorted(records, key=lambda record: record.created_at)
+
+    def record(self, project):
+        """Return the only run of a project."""
+        (record,) = self.records(project)
+        return record
+
+
+@pytest.fixture
+def terminal(tmp_path, root):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Terminal(folder, root)
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -403,6 +403,7 @@ def _read_within(
     with tempfile.TemporaryFile() as complaints:
         process = start_git(folder, arguments, complaints)
         # A thread, because reading a pipe knows no timeout on every platform.
+        assert process.stdout is not None
         reader = threading.Thread(target=_fill, args=(output, process.stdout, limit), daemon=True)
         try:
             reader.start()

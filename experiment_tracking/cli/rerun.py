@@ -1,6 +1,8 @@
 """``experiments rerun``: a run again, from what it recorded."""
 
 import argparse
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli.command import (
@@ -10,6 +12,7 @@ from experiment_tracking.cli.command import (
     find_run,
     new_command,
 )
+from experiment_tracking.cli.run import output_aside
 from experiment_tracking.cli.screen import json_out, say
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ experiments rerun digits/baseline --verify --tolerance 1e-6
 experiments rerun best:val/loss --env same
 experiments rerun latest --dry-run
 """
+_INTERRUPTED = 130
 
 
 def add(commands: Any) -> None:
@@ -35,7 +39,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--verify", action="store_true", help="compare the new run with the old")
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         default=0.0,
         metavar="T",
         help="numbers may differ by T, or by T of their size (default: 0, bit for bit)",
@@ -45,7 +49,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="GLOB",
-        help="metrics that are not compared; may be repeated. Clocks never are",
+        help="what is not compared, as in 'val/*' or 'files.*'; may be repeated. Clocks never are",
     )
     parser.add_argument(
         "--env",
@@ -71,26 +75,67 @@ def add(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
 
+def _tolerance(text: str) -> float:
+    # Checked here, and not when the run has been run again for hours.
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not 0 <= tolerance < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 up, found {text!r}")
+    return tolerance
+
+
 def rerun(args: argparse.Namespace) -> int:
     """Run again and, if asked for, verify."""
     from experiment_tracking.reproduce import rerun as again
 
     record = find_run(args, args.run)
-    secrets = dict(word.partition("=")[::2] for word in args.secret)
+    secrets = _secrets(args.secret)
     if args.dry_run:
-        planned = again.plan(record, secrets)
-        if args.json:
-            json_out(planned._asdict())
-        else:
-            print("\n".join(again.describe(record, planned)))
-        return DONE
+        return _say_plan(args, record, secrets)
+    _check_comparable(args, record)
     options = again.Options(args.env, args.link, secrets, args.keep_tree, say)
-    outcome = again.rerun(record, options)
-    if args.verify:
+    with output_aside(args.json):
+        outcome = again.rerun(record, options)
+    # What Ctrl-C has cut short proves nothing.
+    if args.verify and outcome.exit_code != _INTERRUPTED:
         return _verify(args, record, outcome.path)
     if args.json:
         json_out(outcome._asdict())
     return outcome.exit_code
+
+
+def _secrets(words: Sequence[str]) -> dict[str, str]:
+    from experiment_tracking.errors import InvalidValueError
+
+    pairs = [word.partition("=") for word in words]
+    if not all(name and value for name, _, value in pairs):
+        # Without the word: half of it may be the secret.
+        raise InvalidValueError("--secret takes NAME=VALUE, as in --secret api-key=abc.")
+    return {name.lstrip("-"): value for name, _, value in pairs}
+
+
+def _say_plan(args: argparse.Namespace, record: "RunRecord", secrets: dict[str, str]) -> int:
+    from experiment_tracking.capture.redaction import redact_arguments
+    from experiment_tracking.reproduce.rerun import describe, plan
+
+    planned = plan(record, secrets)
+    if args.json:
+        json_out({**planned._asdict(), "command": redact_arguments(planned.command)})
+    else:
+        print("\n".join(describe(record, planned)))
+    return DONE
+
+
+def _check_comparable(args: argparse.Namespace, record: "RunRecord") -> None:
+    from experiment_tracking.errors import InvalidValueError
+
+    if args.verify and record.status == "running":
+        raise InvalidValueError(
+            f"Run {record.key} is still running, so there is nothing to compare with yet. Verify "
+            "it when it has ended."
+        )
 
 
 def _verify(args: argparse.Namespace, record: "RunRecord", path: str) -> int:

@@ -1,6 +1,10 @@
 """``experiments run``: a command as a run."""
 
 import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from experiment_tracking.cli.command import add_identity, identity_of, new_command, root_of
@@ -40,19 +44,35 @@ def run(args: argparse.Namespace) -> int:
 
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     identity = identity_of(args)
-    outcome = launch(
-        Job(
-            words,
-            root_of(args),
-            project=args.project,
-            name=args.name,
-            params=identity.params,
-            tags=identity.tags,
-            notes=identity.notes,
-            group=identity.group,
-            collect=args.collect,
-        )
+    job = Job(
+        words,
+        root_of(args),
+        project=args.project,
+        name=args.name,
+        params=identity.params,
+        tags=identity.tags,
+        notes=identity.notes,
+        group=identity.group,
+        collect=args.collect,
     )
+    with output_aside(args.json):
+        outcome = launch(job)
     if args.json:
         json_out({"path": outcome.path, "exit_code": outcome.exit_code})
     return outcome.exit_code
+
+
+@contextlib.contextmanager
+def output_aside(aside: bool) -> Iterator[None]:
+    """Have what a command prints go to stderr, if asked for: stdout is for our JSON alone."""
+    if not aside:
+        yield
+        return
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)

@@ -176,8 +176,9 @@ def _storable(value: Any) -> Any:
 
 
 def say(message: str) -> None:
-    """Print one line to stderr."""
-    print(f"experiments: {clean(message)}", file=sys.stderr)
+    """Print a message to stderr, its further lines indented."""
+    first, *others = map(clean, message.split("\n"))
+    print(f"experiments: {first}", *others, sep="\n  ", file=sys.stderr)
 
 
 def column_of(

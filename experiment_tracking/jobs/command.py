@@ -13,7 +13,7 @@ from experiment_tracking.capture.redaction import redact_arguments, to_utf8
 _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
 _PYTHON_OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 _SCRIPT_SUFFIXES = (".py", ".sh", ".bash", ".ipy", ".jl", ".r", ".R", ".pl", ".lua")
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -119,47 +119,34 @@ def params_of(arguments: Sequence[str]) -> dict[str, Any]:
     >>> params_of(["train", "model.depth=4", "--no-cache"])
     {'model.depth': 4, 'no_cache': True, 'arguments': ['train']}
     """
-    params: dict[str, Any] = {}
+    given: dict[str, list[Any]] = {}
     positional: list[Any] = []
     option: str | None = None
-    values: list[Any] = []
-
-    def finish_option() -> None:
-        if option is not None:
-            _add(params, option, values or [True])
-
     for word in redact_arguments(arguments):
+        name, equals, value = word.partition("=")
         if _is_option(word):
-            finish_option()
-            name, equals, value = word.partition("=")
-            option, values = _key(name), [to_value(value)] if equals else []
-            if equals:
-                finish_option()
-                option, values = None, []
-        elif option is None and "=" in word:
-            name, _, value = word.partition("=")
-            _add(params, name.lstrip("+~"), [to_value(value)])
-        elif option is None:
-            positional.append(to_value(word))
+            option = None if equals else _key(name)
+            given.setdefault(_key(name), []).extend([to_value(value)] if equals else [])
+        elif option is not None:
+            given[option].append(to_value(word))
+        elif equals and (key := name.lstrip("+~")):
+            given.setdefault(key, []).append(to_value(value))
         else:
-            values.append(to_value(word))
-    finish_option()
+            positional.append(to_value(word))
+    params = {name: _one_or_all(values) for name, values in given.items()}
     return {**params, "arguments": positional} if positional else params
 
 
 def _is_option(word: str) -> bool:
-    return word.startswith("-") and word not in ("-", "--") and not _NUMBER.fullmatch(word)
+    return word.startswith("-") and bool(word.strip("-")) and not _NUMBER.fullmatch(word)
 
 
 def _key(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
 
 
-def _add(params: dict[str, Any], name: str, values: list[Any]) -> None:
-    if name in params:
-        earlier = params[name] if isinstance(params[name], list) else [params[name]]
-        values = [*earlier, *values]
-    params[name] = values[0] if len(values) == 1 else list(values)
+def _one_or_all(values: list[Any]) -> Any:
+    return values if len(values) > 1 else values[0] if values else True
 
 
 def to_value(text: str) -> Any:

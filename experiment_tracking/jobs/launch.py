@@ -2,14 +2,16 @@
 
 import glob
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiment_tracking import handover
-from experiment_tracking.capture.console import ConsoleLog, run_and_capture
+from experiment_tracking.capture.console import ConsoleLog
 from experiment_tracking.capture.environment import Interpreter, ask_interpreter
 from experiment_tracking.capture.redaction import redact_arguments
+from experiment_tracking.capture.relay import run_and_capture
 from experiment_tracking.errors import ExperimentTrackingError, InvalidValueError, NotFoundError
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
@@ -22,7 +24,8 @@ from experiment_tracking.settings import Identity, Settings, Subject
 from experiment_tracking.writing import RunWriter
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp", ".pdf")
-_SIGNAL_NAMES = {130: "Ctrl-C", 137: "SIGKILL", 143: "SIGTERM", 129: "SIGHUP"}
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+"""Exit codes of a command that did not start, as shells have them."""
 
 
 class Job(NamedTuple):
@@ -80,6 +83,10 @@ def launch(job: Job) -> Outcome:
     Its stdout and stderr go to this process's and to ``console.log``. A script that opens a run
     by itself goes on with this one; for any other its params are read off the command line.
 
+    The command gets the signals that we get. Where SIGKILL ends us the command lives on, but
+    what it prints has no reader any more: a script that prints dies of a broken pipe. The run
+    then reads as crashed, unless the script had taken it over and ends it.
+
     Raises
     ------
     InvalidValueError, NotFoundError
@@ -91,7 +98,7 @@ def launch(job: Job) -> Outcome:
         raise InvalidValueError("There is no command. Write experiments run -- python train.py")
     cwd = os.path.abspath(job.cwd or os.getcwd())
     command = take_apart(job.command, cwd)
-    _check_program(command, cwd)
+    _check_program(command.words[0], cwd, job.variables.get("PATH"))
     run = _open(job, command, cwd)
     writer = run._writer
     assert isinstance(writer, RunWriter)
@@ -104,13 +111,12 @@ def launch(job: Job) -> Outcome:
     return Outcome(folder.path, exit_code)
 
 
-def _check_program(command: Command, cwd: str) -> None:
+def _check_program(program: str, cwd: str, path: str | None) -> None:
     import shutil
 
-    program = command.words[0]
-    if shutil.which(program, path=None if os.sep not in program else cwd) is None and not (
-        os.access(os.path.join(cwd, program), os.X_OK)
-    ):
+    # A program that is named with a folder is looked up from where the command runs.
+    place = os.path.join(cwd, program) if os.path.dirname(program) else program
+    if shutil.which(place, path=path) is None:
         raise NotFoundError(
             f"There is no program {program!r} to run. Write the command behind --, as in: "
             "experiments run -- python train.py"
@@ -165,6 +171,9 @@ def _execute(job: Job, writer: RunWriter, cwd: str) -> int:
         return run_and_capture(
             list(job.command), console, env={**inherited, **offered, **job.variables}, cwd=cwd
         )
+    except OSError as error:
+        notice(f"the command did not start: {error}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
     finally:
         console.close()
 
@@ -188,9 +197,8 @@ def _finish(job: Job, folder: RunFolder, exit_code: int, cwd: str, started: floa
 def _ending(exit_code: int) -> tuple[str, dict[str, str] | None]:
     if exit_code == 0:
         return "finished", None
-    if exit_code > 128:
-        name = _SIGNAL_NAMES.get(exit_code, f"signal {exit_code - 128}")
-        return "killed", {"type": "Signal", "message": name}
+    if exit_code - 128 in set(signal.Signals):  # 255 is what `exit -1` comes to.
+        return "killed", {"type": "Signal", "message": signal.Signals(exit_code - 128).name}
     return "failed", {"type": "ExitCode", "message": f"the command ended with {exit_code}"}
 
 

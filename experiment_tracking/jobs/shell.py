@@ -12,27 +12,32 @@ from typing import Any
 from experiment_tracking.errors import RunEndedError, RunNotFoundError
 from experiment_tracking.folder import values
 from experiment_tracking.folder.history import HistoryWriter
-from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.folder.layout import RUN_VARIABLE, SCRATCH_VARIABLE, RunFolder
 from experiment_tracking.folder.liveness import FINAL, Heartbeat, Writer, read_heartbeat
+from experiment_tracking.jobs.command import take_apart
 from experiment_tracking.jobs.editing import RunEditor
 from experiment_tracking.logs import to_params, to_tags
-from experiment_tracking.run import open_run
-from experiment_tracking.settings import Identity, Settings
+from experiment_tracking.run import adopt_run, open_run
+from experiment_tracking.settings import Identity, Settings, Subject
 from experiment_tracking.writing import RunWriter
 
 
 def start(
     root: str, project: str, name: str | None, identity: Identity, shell_pid: int | None = None
 ) -> RunFolder:
-    """Open a run and leave it to the shell that called us.
+    """Open a run, or take the one that a launcher offers, and leave it to the calling shell.
 
     Parameters
     ----------
     shell_pid
         The process whose life is the run's; by default the shell above this process.
     """
-    owner = Writer.process(shell_pid or calling_shell())
-    run = open_run(root, project, name, identity, Settings(use_tensorboard=False))
+    pid = shell_pid or calling_shell()
+    owner = Writer.process(pid)
+    settings = Settings(use_tensorboard=False, subject=_subject(pid))
+    run = adopt_run(identity, settings) or open_run(
+        os.environ.get(SCRATCH_VARIABLE) or root, project, name, identity, settings
+    )
     writer = run._writer
     assert isinstance(writer, RunWriter)
     writer.leave()
@@ -40,6 +45,13 @@ def start(
     attempt = {"host": owner.host, "pid": owner.pid}
     RunEditor(writer.folder).summary.update(lambda s: s["attempts"][-1].update(attempt))
     return writer.folder
+
+
+def _subject(pid: int) -> Subject | None:
+    """Return what the run is about: the shell script, whose command line the shell's is."""
+    words = tuple(os.fsdecode(_command_line(pid)).split("\0")[:-1])
+    cwd = os.getcwd()
+    return Subject(words, cwd, take_apart(words, cwd).entry_script()) if words else None
 
 
 def calling_shell() -> int:

@@ -219,8 +219,11 @@ def _git(folder: str, *arguments: str, data: bytes = b"") -> str:
 
 def _copy_code(record: RunRecord, tree: str) -> list[str]:
     """Write the kept files where the tree lacks them or has others; say which hold ``***``."""
-    files = (record.environment.get("code") or {}).get("files") or []
-    if not files and not os.listdir(tree):
+    environment = record.environment
+    files = (environment.get("code") or {}).get("files") or []
+    # A program that is installed, or `sh -c`, has no code of the project's.
+    needs_code = environment.get("entry_script") or not environment.get("command")
+    if needs_code and not files and not os.listdir(tree):
         raise ReproductionError(
             f"Run {record.key} kept no code ({_reason(record)}). Only runs that were tracked with "
             "auto_log=True can be run again."

@@ -1,29 +1,42 @@
 """Run a run again: its code in a clean tree, its command, its seed, as a new run."""
 
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from experiment_tracking.capture.redaction import HIDDEN, is_secret_name
+from experiment_tracking.capture.redaction import HIDDEN, redact_arguments
 from experiment_tracking.capture.seeds import SEED_VARIABLE
-from experiment_tracking.errors import InvalidValueError, ReproductionError
-from experiment_tracking.folder.layout import SCRATCH_VARIABLE
+from experiment_tracking.errors import InvalidValueError, ReproductionError, RunNotFoundError
+from experiment_tracking.folder.layout import SCRATCH_VARIABLE, suggest_name
 from experiment_tracking.jobs.command import is_python
 from experiment_tracking.jobs.launch import Job, Outcome, launch
 from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.registry import ExperimentRegistry
 from experiment_tracking.reproduce.checkout import Checkout, checkout
 from experiment_tracking.reproduce.install import install
 
 _SAME_VARIABLES = (
-    "PYTHONHASHSEED", "PYTHONOPTIMIZE", "OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "XLA_", "JAX_",
-    "TF_", "TORCH_", "PYTORCH_", "LANG", "LC_ALL", "TZ",
+    "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONUTF8", "PYTHONSAFEPATH", "LANG", "LC_ALL", "TZ",
+    "TOKENIZERS_PARALLELISM", "NVIDIA_TF32_OVERRIDE", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+_SAME_PREFIXES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "NUMBA_", "CUBLAS_", "CUDNN_",
+    "XLA_", "JAX_", "TF_", "TORCH_", "PYTORCH_", "TRITON_",
 )  # fmt: skip
 """Variables that change numbers: a rerun gets them as they were, or not at all. The others name
 places and devices of the machine, which are the present ones."""
+
+_PLACES = ("_HOME", "_DIR", "_PATH", "_FILE")
+_NOTEBOOK = "notebook.ipy"
+_RERUN = "-rerun"
+_ROOM_FOR_SUFFIX = 110
 
 
 class Options(NamedTuple):
@@ -64,6 +77,9 @@ class Plan(NamedTuple):
     warnings: list[str]
 
 
+# ---------------------------------------------------------------------- what it takes
+
+
 def plan(record: RunRecord, secrets: Mapping[str, str] | None = None) -> Plan:
     """Find out what it takes to run a run again; nothing is written.
 
@@ -72,18 +88,113 @@ def plan(record: RunRecord, secrets: Mapping[str, str] | None = None) -> Plan:
     ReproductionError
         If the run has no recorded command.
     """
-    environment = record.environment
-    words = _recorded_command(record)
-    command, wanted = _fill_in(words, secrets or {})
-    recorded = environment.get("variables") or {}
-    variables = {name: value for name, value in recorded.items() if _counts(name)}
+    first = first_of(record)
+    environment = first.environment
+    command, wanted = _fill_in(_recorded_command(first), secrets or {})
+    variables, unset = _variables(environment)
+    return Plan(command, wanted, variables, unset, list(_warnings(record, first)))
+
+
+def first_of(record: RunRecord) -> RunRecord:
+    """Return the run that a chain of reruns began with, as far as its runs are still there.
+
+    A rerun ran in a tree that is gone; its code is that of the first.
+    """
+    registry = ExperimentRegistry(record.folder.root)
+    seen = {record.id}
+    while (above := record.summary.get("rerun_of")) and above not in seen:
+        seen.add(above)
+        try:
+            record = registry.get(above)
+        except RunNotFoundError:
+            break
+    return record
+
+
+def _recorded_command(record: RunRecord) -> list[str]:
+    launched = record.summary.get("launched") or {}
+    words = launched.get("command") or record.environment.get("command")
+    if not words:
+        raise ReproductionError(
+            f"Run {record.key} has no recorded command: it was made with auto_log=False, or died "
+            "before it was captured. Start its script by hand."
+        )
+    if _is_notebook(record):
+        return [sys.executable, "-m", "IPython", "--no-banner", _NOTEBOOK]
+    return [str(word) for word in words]
+
+
+def _is_notebook(record: RunRecord) -> bool:
+    files = (record.environment.get("code") or {}).get("files") or []
+    has_cells = any(file.get("origin") == "notebook" for file in files)
+    return has_cells and record.environment.get("entry_script") is None
+
+
+def _variables(environment: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the variables to set, and the names of those to leave out."""
+    recorded = environment.get("variables")
+    variables = {name: value for name, value in (recorded or {}).items() if _counts(name)}
+    # Where nothing was recorded, nothing is known to have been unset.
+    present = [] if recorded is None else os.environ
+    unset = sorted(name for name in present if _counts(name) and name not in variables)
+    variables = {name: value for name, value in variables.items() if HIDDEN not in value}
     seeds = environment.get("seeds") or {}
-    if "seed" in seeds:
-        variables[SEED_VARIABLE] = str(seeds["seed"])
-    unset = sorted(name for name in os.environ if _counts(name) and name not in variables)
-    missing = [n for n in environment.get("hidden_variables") or [] if n not in os.environ]
-    warnings = [f"the run had the variable {name} set, which is not set now" for name in missing]
-    return Plan(command, wanted, variables, unset, warnings)
+    return variables | ({SEED_VARIABLE: str(seeds["seed"])} if "seed" in seeds else {}), unset
+
+
+def _counts(name: str) -> bool:
+    is_known = name in _SAME_VARIABLES or name.startswith(_SAME_PREFIXES)
+    return is_known and not name.endswith(_PLACES)
+
+
+def _warnings(record: RunRecord, first: RunRecord) -> Iterator[str]:
+    if record.status == "running":
+        yield f"Run {record.key} is still running; what it imports later may be missing."
+    if first.id != record.id:
+        yield f"Run {record.key} is a rerun of {first.key}, whose code is run again."
+    processes = (first.environment.get("launcher") or {}).get("WORLD_SIZE", "1")
+    if processes != "1" and not first.summary.get("launched"):
+        yield (
+            f"The run was one of {processes} processes, and this is one alone. What is started "
+            "by experiments run -- torchrun … is run again with all of them."
+        )
+    hidden = first.environment.get("hidden_variables") or []
+    if missing := [name for name in hidden if name not in os.environ]:
+        yield f"The run had variables with secrets that are not set now: {', '.join(missing)}."
+
+
+# ---------------------------------------------------------------------- hidden values
+
+
+def _fill_in(words: Sequence[str], secrets: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Put the values of hidden arguments back, as far as they are given; ask for the others."""
+    filled, wanted = [], []
+    for place, word in enumerate(words):
+        name = _name_of_hidden(words, place) if HIDDEN in word else ""
+        value = secrets.get(name) or os.environ.get(_variable(name))
+        filled.append(word.replace(HIDDEN, value) if name and value else word)
+        if name and not value:
+            wanted.append(
+                f"Give the value of {name} by --secret {name}=VALUE, or set the environment "
+                f"variable {_variable(name)}."
+            )
+    return filled, wanted
+
+
+def _name_of_hidden(words: Sequence[str], place: int) -> str:
+    """Name a hidden value by its option, or by its place where it has none."""
+    name, equals, _ = words[place].partition("=")
+    before = words[place - 1] if place else ""
+    if not (equals and HIDDEN not in name):
+        name = before if before.startswith("-") else f"argument-{place}"
+    return name.lstrip("-+~")
+
+
+def _variable(option: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in option).upper()
+
+
+# ---------------------------------------------------------------------- running it
 
 
 def rerun(record: RunRecord, options: Options) -> Outcome:
@@ -102,7 +213,7 @@ def rerun(record: RunRecord, options: Options) -> Outcome:
         )
     for warning in planned.warnings:
         options.say(warning)
-    place = tempfile.mkdtemp(prefix=f"rerun-{record.name}-")
+    place = tempfile.mkdtemp(prefix="experiments-rerun-")
     try:
         return _rerun_in(place, record, planned, options)
     finally:
@@ -113,110 +224,81 @@ def rerun(record: RunRecord, options: Options) -> Outcome:
 
 
 def _rerun_in(place: str, record: RunRecord, planned: Plan, options: Options) -> Outcome:
-    tree = checkout(record, os.path.join(place, "tree"), options.link)
+    first = first_of(record)
+    tree = checkout(first, os.path.join(place, "tree"), options.link)
     for warning in tree.warnings:
         options.say(warning)
     for name in tree.linked:
         options.say(f"{name} is linked from {tree.project}")
+    variables = {**planned.variables, SCRATCH_VARIABLE: os.path.join(place, "further-runs")}
     python = sys.executable
     if options.environment == "same":
-        python = install(record, os.path.join(place, "environment"), options.say, tree.folder)
-    command = _command_in(planned.command, record, tree, python)
-    options.say(f"running {shlex.join(command)}")
-    return launch(_job(record, command, planned, tree, place))
+        python = install(first, os.path.join(place, "environment"), options.say, tree.folder)
+        # What the command starts by name, torchrun say, is that of the new environment too.
+        path = os.environ.get("PATH", os.defpath)
+        variables["PATH"] = os.path.dirname(python) + os.pathsep + path
+    variables |= _search_path(first, tree)
+    command = _command_in(planned.command, first, tree, python)
+    options.say(f"running {shlex.join(redact_arguments(command))}")
+    return launch(_job(record, first, command, tree.cwd, variables, planned.unset))
 
 
-def _job(record: RunRecord, command: list[str], planned: Plan, tree: Checkout, place: str) -> Job:
-    launched = record.summary.get("launched") or {}
+def _job(
+    record: RunRecord,
+    first: RunRecord,
+    command: Sequence[str],
+    cwd: str,
+    variables: Mapping[str, str],
+    unset: Sequence[str],
+) -> Job:
+    launched = first.summary.get("launched") or {}
     return Job(
         command,
         record.folder.root,
         project=record.project,
-        name=f"{record.name.removesuffix('-rerun')}-rerun",
+        name=_name_for(record),
         params=launched.get("params") or {},
         tags=record.tags,
         group=record.group,
         facts={"rerun_of": record.id},
         collect=launched.get("collect") or (),
-        cwd=tree.cwd,
-        # What else the script opens is not asked for, and goes with the tree.
-        variables={
-            **planned.variables,
-            **_search_path(record, tree),
-            SCRATCH_VARIABLE: os.path.join(place, "further-runs"),
-        },
-        unset=planned.unset,
-        run_number=record.environment.get("run_number") or 1,
+        cwd=cwd,
+        variables=variables,
+        unset=unset,
+        run_number=first.environment.get("run_number") or 1,
     )
 
 
-def _recorded_command(record: RunRecord) -> list[str]:
-    launched = record.summary.get("launched") or {}
-    words = launched.get("command") or record.environment.get("command")
-    if not words:
-        raise ReproductionError(
-            f"Run {record.key} has no recorded command: it was made with auto_log=False, or died "
-            "before it was captured. Start its script by hand."
-        )
-    if _is_notebook(record, words):
-        return [sys.executable, "-m", "IPython", "--no-banner", "notebook.ipy"]
-    return [str(word) for word in words]
-
-
-def _is_notebook(record: RunRecord, words: Sequence[str]) -> bool:
-    files = (record.environment.get("code") or {}).get("files") or []
-    has_cells = any(file.get("origin") == "notebook" for file in files)
-    return has_cells and record.environment.get("entry_script") is None and len(words) > 0
-
-
-def _fill_in(words: Sequence[str], secrets: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Put the values of hidden arguments back, as far as they are given."""
-    filled, wanted = [], []
-    before = ""
-    for word in words:
-        if HIDDEN not in word:
-            filled.append(word)
-        elif (found := _secret(word, before, secrets)) is not None:
-            filled.append(word.replace(HIDDEN, found))
-        else:
-            filled.append(word)
-            wanted.append(_wish(word, before))
-        before = word
-    return filled, wanted
-
-
-def _option_of(word: str, before: str) -> str:
-    shown = word.partition("=")[0] if "=" in word else before
-    return shown.lstrip("-+~") if is_secret_name(shown) else word
-
-
-def _variable(option: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in option).upper()
-
-
-def _secret(word: str, before: str, secrets: Mapping[str, str]) -> str | None:
-    option = _option_of(word, before)
-    return secrets.get(option) or os.environ.get(_variable(option))
-
-
-def _wish(word: str, before: str) -> str:
-    option = _option_of(word, before)
-    return (
-        f"Give the value of {option} by --secret {option}=VALUE, or set the environment variable "
-        f"{_variable(option)}."
-    )
+def _name_for(record: RunRecord) -> str:
+    name = record.name
+    if record.summary.get("rerun_of"):
+        name = re.sub(rf"{_RERUN}(-\d+)?$", "", name)
+    return suggest_name(name.encode()[:_ROOM_FOR_SUFFIX].decode(errors="ignore")) + _RERUN
 
 
 def _command_in(words: Sequence[str], record: RunRecord, tree: Checkout, python: str) -> list[str]:
     """Write the command as it is to be in the tree: its paths, and the Python of our choice."""
-    first = python if is_python(words[0]) else words[0]
+    if _is_notebook(record):
+        _check_ipython(python)
+        return [python, *words[1:-1], os.path.join(tree.folder, _NOTEBOOK)]
+    first = python if is_python(words[0]) else _in_tree(words[0], tree)
+    command = [first, *(_argument_in(word, record, tree) for word in words[1:])]
+    program = os.path.join(tree.cwd, first)
+    if os.path.dirname(first) and program.startswith(tree.folder + os.sep):
+        _allow_to_execute(program)
+    return command
+
+
+def _argument_in(word: str, record: RunRecord, tree: Checkout) -> str:
+    """Lead a word of the command line that is a path, or ends in one, into the tree."""
+    cwd = os.path.join(tree.project, str(record.environment.get("cwd") or ""))
     script = (record.environment.get("entry_script") or {}).get("path")
-    recorded_in = os.path.join(tree.project, str(record.environment.get("cwd") or ""))
-    moved = [first]
-    for word in words[1:]:
-        is_script = tree.script and os.path.join(recorded_in, word) == script
-        moved.append(tree.script if is_script and tree.script else _in_tree(word, tree))
-    return moved
+    if tree.script and os.path.realpath(os.path.join(cwd, word)) == script:
+        # Also where the project was called by another name, a link to it.
+        same = os.path.realpath(os.path.join(tree.cwd, word)) == os.path.realpath(tree.script)
+        return word if same else tree.script
+    option, equals, path = word.rpartition("=")
+    return option + equals + _in_tree(path, tree)
 
 
 def _in_tree(path: str, tree: Checkout) -> str:
@@ -227,36 +309,54 @@ def _in_tree(path: str, tree: Checkout) -> str:
     return moved if os.path.exists(moved) else path
 
 
+def _allow_to_execute(program: str) -> None:
+    """Let a kept file be the program; outside git its mode is not kept."""
+    if os.path.isfile(program):
+        os.chmod(program, os.stat(program).st_mode | 0o100)
+
+
+def _check_ipython(python: str) -> None:
+    command = [python, "-c", "import IPython"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise ReproductionError(
+            f"The run was made in a notebook, whose cells IPython runs, and {python} has none. "
+            "Run: pip install ipython."
+        )
+
+
 def _search_path(record: RunRecord, tree: Checkout) -> dict[str, str]:
     """Have packages of the project, installed from its folder, imported from the tree."""
-    recorded = record.environment.get("variables") or {}
-    folders = [_in_tree(path, tree) for path in recorded.get("PYTHONPATH", "").split(os.pathsep)]
+    recorded = (record.environment.get("variables") or {}).get("PYTHONPATH", "")
+    present = os.environ.get("PYTHONPATH", "")
+    folders = recorded.split(os.pathsep)
     for source in (record.environment.get("package_sources") or {}).values():
-        path = str(source.get("url", "")).removeprefix("file://")
-        if (source.get("dir_info") or {}).get("editable") and _in_tree(path, tree) != path:
-            folders += [os.path.join(_in_tree(path, tree), "src"), _in_tree(path, tree)]
-    present = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = dict.fromkeys(folder for folder in (*folders, *present) if folder)
+        path = unquote(urlsplit(str(source.get("url", ""))).path)
+        is_editable = (source.get("dir_info") or {}).get("editable")
+        if is_editable and (moved := _in_tree(path, tree)) != path:
+            folders += [os.path.join(moved, "src"), moved]
+    folders += present.split(os.pathsep)
+    paths = dict.fromkeys(_in_tree(folder, tree) for folder in folders if folder)
     return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
 
 
-def _counts(name: str) -> bool:
-    return any(name.startswith(known) if known[-1] == "_" else name == known
-               for known in _SAME_VARIABLES)  # fmt: skip
+# ---------------------------------------------------------------------- saying it
 
 
 def describe(record: RunRecord, planned: Plan) -> list[str]:
-    """Say what a rerun would do, a line each."""
-    environment: Mapping[str, Any] = record.environment
-    git = environment.get("git") or {}
-    code = environment.get("code") or {}
+    """Say what a rerun would do, a line each, without the secrets that were given."""
+    first = first_of(record)
+    environment: Mapping[str, Any] = first.environment
+    git, code = environment.get("git") or {}, environment.get("code") or {}
     lines = [f"run       {record.key}"]
     if git.get("commit"):
-        patch = ", then its uncommitted changes" if os.path.exists(record.folder.patch) else ""
+        patch = ", then its uncommitted changes" if os.path.exists(first.folder.patch) else ""
         lines.append(f"code      commit {git['commit'][:12]} of {git.get('top')}{patch}")
     lines.append(f"files     {len(code.get('files') or [])} kept with the run")
     lines += [f"left out  {out['path']}: {out['reason']}" for out in code.get("left_out") or []]
-    lines.append(f"command   {shlex.join(planned.command)}")
+    lines += [
+        f"input     {one.get('name')} {one.get('path') or ''}".rstrip() for one in first.inputs
+    ]
+    lines.append(f"command   {shlex.join(redact_arguments(planned.command))}")
     lines.append(f"in        {environment.get('cwd')}")
     lines += [f"variable  {name}={value}" for name, value in planned.variables.items()]
     lines += [f"unset     {name}" for name in planned.unset]

@@ -80,6 +80,8 @@ def test_the_interpreter_is_the_one_of_the_command_line(folder):
         ("-v -n 3", {"v": True, "n": 3}),
         ("--path a=b", {"path": "a=b"}),
         ("--name=", {"name": ""}),
+        ("--from 2024_01_02 1_", {"from": ["2024_01_02", "1_"]}),
+        ("--- =x -- -", {"arguments": ["---", "=x", "--", "-"]}),
         ("--lr inf --eps nan1", {"lr": float("inf"), "eps": "nan1"}),
         ("--api-key sk-12345678901234567890 --lr 1", {"api_key": "***", "lr": 1}),
     ],

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -146,3 +147,131 @@ def test_the_launcher_prints_json_when_asked(terminal):
     code, out, _ = terminal.experiments("--json", "run", "--project", "p", "--", "true")
     assert code == 0
     assert json.loads(out) == {"path": str(terminal.record("p").path), "exit_code": 0}
+
+
+@pytest.mark.parametrize("number", [200, 255])
+def test_an_exit_code_that_is_no_signals_makes_a_failed_run(terminal, number):
+    words = ("run", "--project", "p", "--", "sh", "-c", f"exit {number}")
+    code, _, _ = terminal.experiments(*words)
+    assert (code, terminal.record("p").status) == (number, "failed")
+
+
+def test_a_program_that_cannot_start_leaves_a_failed_run_and_a_reason(terminal):
+    terminal.write("go", "no program").chmod(0o755)
+    code, _, err = terminal.experiments("run", "--project", "p", "--", "./go")
+    record = terminal.record("p")
+    assert (code, record.status) == (126, "failed")
+    assert "'./go'" in err
+    assert not (record.path / "handover.json").exists()
+
+
+def test_patterns_reach_into_folders(terminal):
+    script = "mkdir -p a/b && touch a/one.txt a/b/two.txt"
+    words = ("run", "--project", "p", "--collect", "**/*.txt", "--", "sh", "-c", script)
+    terminal.experiments(*words)
+    kept = {entry["path"] for entry in terminal.record("p").artifacts}
+    assert kept == {"artifacts/a/one.txt", "artifacts/a/b/two.txt"}
+
+
+@pytest.mark.parametrize(
+    ("script", "project"), [("_train.py", "train"), ("2024 run.py", "2024 run")]
+)
+def test_a_script_whose_name_no_project_may_have_gets_a_near_one(terminal, script, project):
+    terminal.write(script, "")
+    code, _, err = terminal.experiments("run", "--", sys.executable, script)
+    assert code == 0, err
+    assert terminal.record(project).status == "finished"
+
+
+def test_a_root_relative_to_the_folder_is_the_same_for_the_script(terminal, root):
+    terminal.write("train.py", TRACKING + "import os; os.chdir('/'); tracker.log_metrics({'a': 1})")
+    words = ("--root", "../root", "run", "--project", "p", "--", *TRAIN)
+    code, _, err = terminal.experiments(*words, variables={"EXPERIMENT_TRACKING_ROOT": None})
+    assert code == 0, err
+    assert terminal.record("p").metrics["a"]["last"] == 1
+    assert os.listdir(root) == ["p"]
+
+
+def test_a_script_that_only_imports_the_tracker_is_tracked_as_any_other(terminal):
+    terminal.write("train.py", "import experiment_tracking\nprint('done')\n")
+    code, _, err = terminal.experiments("run", "--project", "p", "--", *TRAIN)
+    record = terminal.record("p")
+    assert (code, record.status, record.params) == (0, "finished", {"lr": 1}), err
+
+
+def test_a_script_that_resumes_gets_the_run_of_its_launcher(terminal):
+    resuming = TRACKING.replace('tags={"own": "1"}', 'resume="allow"')
+    terminal.write("train.py", resuming)
+    for _ in range(2):
+        code, _, err = terminal.experiments("run", "--project", "digits", "--name", "baseline",
+                                            "--", *TRAIN)  # fmt: skip
+        assert code == 0, err
+    ended = [(r.name, r.status, r.metrics["loss"]["count"]) for r in terminal.records("digits")]
+    assert ended == [("baseline", "finished", 5), ("baseline-2", "finished", 5)]
+
+
+CHILD = """
+from experiment_tracking import ExperimentTracker
+ExperimentTracker("kids", "kid", use_tensorboard=False).log_metrics({"a": 1})
+"""
+
+
+def test_a_child_of_the_script_gets_a_run_of_its_own(terminal):
+    terminal.write("kid.py", CHILD)
+    start = "import subprocess, sys\nsubprocess.run([sys.executable, 'kid.py'], check=True)\n"
+    terminal.write("train.py", TRACKING + start)
+    code, _, err = terminal.experiments("run", "--project", "p", "--", *TRAIN)
+    assert code == 0, err
+    assert terminal.record("p").metrics["loss"]["count"] == 5
+    assert terminal.record("kids").metrics["a"]["count"] == 1
+
+
+def test_of_ranks_that_start_at_once_the_first_gets_the_run(terminal):
+    terminal.write("kid.py", CHILD)
+    terminal.write(
+        "train.py",
+        "import os, subprocess, sys\n"
+        "ranks = [{'RANK': str(n), 'WORLD_SIZE': '3'} for n in (2, 1, 0)]\n"
+        "start = lambda rank: subprocess.Popen([sys.executable, 'kid.py'], env=os.environ | rank)\n"
+        "sys.exit(max(process.wait() for process in [start(rank) for rank in ranks]))\n",
+    )
+    code, _, err = terminal.experiments("run", "--project", "p", "--", *TRAIN)
+    assert code == 0, err
+    assert terminal.record("p").metrics["a"]["count"] == 1
+    assert os.listdir(terminal.root) == ["p"]
+
+
+def test_a_script_outlives_a_launcher_that_is_killed(terminal):
+    go = terminal.folder / "go"
+    rest = (
+        "import os, time\n"
+        f"while not os.path.exists({str(go)!r}):\n"
+        "    time.sleep(0.01)\n"
+        "tracker.log_metrics({'late': 1})\n"
+        f"tracker.finish(); os.unlink({str(go)!r})\n"
+    )
+    terminal.write(
+        "train.py", TRACKING.replace('print("trained")', "print('on', flush=True)") + rest
+    )
+    words = (sys.executable, "-m", "experiment_tracking", "run", "--project", "p", "--")
+    process = terminal.start(*words, *TRAIN)
+    assert process.stdout.readline() == "on\n"
+    process.kill()
+    process.communicate()
+    go.touch()
+    while go.exists():
+        time.sleep(0.01)
+    record = terminal.record("p")
+    assert (record.status, record.metrics["late"]["last"]) == ("finished", 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+def test_on_a_terminal_the_command_sees_one(terminal):
+    terminal.write("train.py", "import sys\nprint(sys.stdout.isatty(), sys.stderr.isatty())\n")
+    ours, theirs = os.openpty()
+    words = (sys.executable, "-m", "experiment_tracking", "run", "--project", "p", "--", *TRAIN)
+    process = terminal.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert process.wait(60) == 0
+    os.close(ours)
+    assert (terminal.record("p").path / "console.log").read_text() == "True True\n"

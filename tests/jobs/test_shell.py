@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from experiment_tracking.folder.check import check
 
 
@@ -77,3 +79,47 @@ def test_a_metric_that_is_no_number_is_wrong_usage(terminal):
     code, _, err = terminal.shell('eval "$(experiments start p)"; experiments log a=high')
     assert code == 2, err
     assert "high" in err
+
+
+JOB = """
+eval "$(experiments start digits --name a --param lr=$1)"
+experiments log loss=0.5
+experiments finish --exit-code 0
+"""
+
+
+@pytest.fixture
+def job(terminal):
+    """A job script, and ``experiments`` on the PATH for it."""
+    ours = terminal.write(
+        "bin/experiments", f'#!/bin/sh\nexec "{sys.executable}" -m experiment_tracking "$@"\n'
+    )
+    ours.chmod(0o755)
+    terminal.write("job.sh", JOB)
+    return {"PATH": f"{ours.parent}:{terminal.environment()['PATH']}"}
+
+
+def test_the_script_whose_lines_they_are_is_what_is_captured(terminal, job):
+    code, _, err = terminal.run("sh", "job.sh", "0.1", variables=job)
+    assert code == 0, err
+    record = terminal.record("digits")
+    assert record.environment["command"] == ["sh", "job.sh", "0.1"]
+    assert (record.path / "code" / "job.sh").read_text() == JOB
+
+
+def test_a_shell_script_that_is_launched_writes_into_that_run(terminal, job):
+    words = ("run", "--project", "p", "--", "sh", "job.sh", "0.1")
+    code, _, err = terminal.experiments(*words, variables=job)
+    assert code == 0, err
+    record = terminal.record("p")
+    assert (record.status, record.params, record.metrics["loss"]["last"]) == (
+        "finished", {"lr": 0.1}, 0.5,
+    )  # fmt: skip
+    assert not (terminal.root / "digits").exists()
+
+
+def test_a_shell_script_is_run_again_and_verified(terminal, job):
+    terminal.run("sh", "job.sh", "0.1", variables=job)
+    terminal.write("job.sh", "exit 1")
+    code, out, err = terminal.experiments("rerun", "digits/a", "--verify", variables=job)
+    assert code == 0, out + err
