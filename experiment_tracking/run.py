@@ -429,7 +429,7 @@ def adopt_run(identity: Identity, settings: Settings) -> Run | None:
         return None
     identity = identity._replace(params={**offered.params, **identity.params})
     writer = RunWriter.adopt(offered.folder, identity, settings)
-    return _opened(writer, " (opened by the launcher)")
+    return _opened(writer, None)  # The launcher has told of it.
 
 
 def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, force: bool) -> Run:
@@ -445,11 +445,12 @@ def resume_run(folder: RunFolder, identity: Identity, settings: Settings, *, for
     return run
 
 
-def _opened(writer: RunWriter, remark: str) -> Run:
+def _opened(writer: RunWriter, remark: str | None) -> Run:
     run = Run(writer)
     endings.opened(writer, run)
     export_to_children()
-    notice(f"run {run.project}/{run.name} in {writer.folder.path}{remark}")
+    if remark is not None:
+        notice(f"run {run.project}/{run.name} in {writer.folder.path}{remark}")
     return run
 
 

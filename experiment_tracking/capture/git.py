@@ -148,11 +148,14 @@ class GitProbe:
         try:
             self.status = self._read_status(deadline, notes)
         except NoAnswerError:
-            return GitFacts(note=notes[0])
+            outside = "not a git repository (or any" in notes[0]
+            return GitFacts(note="not in a git repository" if outside else notes[0])
         try:
             self.top, shallow = _place(self._folder, deadline)
             remotes = _remotes(self._next(deadline, allowed=_NOTHING_FOUND))
-            submodules = dict(_submodules(self.top, "", deadline, notes))
+            # A repository inside another may be tracked without a word in .gitmodules.
+            seen = any(b" S" in record[:9] for record in self.status.split(b"\0"))
+            submodules = dict(_submodules(self.top, "", deadline, notes, seen=seen))
             more = {"remotes": remotes, "shallow": shallow, "submodules": submodules}
         except Exception as error:  # Capture never stops training, whatever the reason.
             notes.append(to_utf8(str(error)))
@@ -301,11 +304,11 @@ def _public(url: str) -> str:
 
 
 def _submodules(
-    top: str, prefix: str, deadline: float, notes: list[str]
+    top: str, prefix: str, deadline: float, notes: list[str], *, seen: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Find what is checked out, which need not be what the index asks for."""
-    # No process where there cannot be any. `git submodule status` takes 35 ms for each.
-    if not os.path.isfile(os.path.join(top, ".gitmodules")):
+    # No process where none are likely. `git submodule status` takes 35 ms for each.
+    if not (seen or os.path.isfile(os.path.join(top, ".gitmodules"))):
         return
     for record in _ask(top, ("ls-files", "--stage", "-z"), deadline).split(b"\0"):
         path = os.fsdecode(record.partition(b"\t")[2])

@@ -158,6 +158,10 @@ def _warnings(record: RunRecord, first: RunRecord) -> Iterator[str]:
             f"The run was one of {processes} processes, and this is one alone. What is started "
             "by experiments run -- torchrun … is run again with all of them."
         )
+    python = ".".join(str(first.environment.get("python_version") or "").split(".")[:2])
+    present = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python and python != present:
+        yield f"The run had Python {python}, this is {present}. --env same takes the recorded one."
     hidden = first.environment.get("hidden_variables") or []
     if missing := [name for name in hidden if name not in os.environ]:
         yield f"The run had variables with secrets that are not set now: {', '.join(missing)}."

@@ -283,7 +283,7 @@ def test_the_index_is_not_touched(repository):
 
 
 def test_outside_a_repository_a_note_says_so(tmp_path):
-    assert "not a git repository" in only_a_note(facts_of(tmp_path))
+    assert only_a_note(facts_of(tmp_path)) == "not in a git repository"
 
 
 def test_without_git_a_note_says_so(repository, monkeypatch, tmp_path):
