@@ -5,7 +5,8 @@ Nothing here stops training: what fails is noted in ``environment.json``.
 """
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,11 +21,16 @@ from experiment_tracking.settings import Settings
 if TYPE_CHECKING:
     from experiment_tracking.capture.code import EntryScript
     from experiment_tracking.capture.git import GitProbe
+    from experiment_tracking.capture.git_changes import GitChanges
     from experiment_tracking.capture.relay import ConsoleCapture
     from experiment_tracking.capture.system import SystemSampler
 
 MAX_CODE_FILES = 2000
 MAX_CODE_BYTES = 20_000_000
+_PIECE_S = 0.02
+
+_Found = tuple[str, str, Sequence[str]]
+"""Where files come from, the folder that their names are relative to, and their paths."""
 
 
 class Owner(Protocol):
@@ -65,22 +71,60 @@ class RunCapture:
         self._probe: GitProbe | None = None
         self._cells: list[str] = []
         self._code = _CodeFolder(owner)
+        self._steps: Iterator[None] = iter(())
+        self._begun = False
+        self.complete = False
+        """Whether everything there was at the start has been kept."""
 
     def begin(self) -> None:
-        """Gather what can be had at once; called by the run's thread, behind the first rows."""
+        """Start git, then gather piece by piece; called by the run's thread behind the first rows.
+
+        Each piece takes some 20 ms, so that rows, heartbeat and an ending run do not wait for
+        the last of many files.
+        """
+        self._begun = True
+        self._steps = self._gather_all()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        until = time.monotonic() + _PIECE_S
+        for _ in self._steps:
+            if time.monotonic() > until:
+                self._owner.later(self._go_on)
+                return
+        self.complete = True
+
+    def _gather_all(self) -> Iterator[None]:
         from experiment_tracking.capture.code import find_project_root
         from experiment_tracking.capture.git import GitProbe
 
         script = self._attempt("entry script", self._script)
-        folder = os.path.dirname(script.path) if script else self._cwd
+        folder = os.path.dirname(os.path.realpath(script.path)) if script else self._cwd
         self._root = os.path.realpath(find_project_root(folder) or folder)
         # Git works beside us, and is waited for when everything else is done.
-        self._probe = GitProbe.start(folder)
+        self._probe = probe = GitProbe.start(folder if os.path.isdir(folder) else self._cwd)
         self._attempt("environment", self._gather, folder)
         self._facts["entry_script"] = script.to_dict() if script else None
+        self._attempt("environment", self._write)
+        yield
         self._attempt("code", self._keep_script, script)
-        self._attempt("code", self._keep_modules, script)
-        self._owner.later(self._finish)
+        yield from self._keep_each("code", self._modules, script)
+        yield
+        self._facts["git"] = {**probe.finish().to_dict(), "redacted": []}
+        if not self._is_clean():
+            self._attempt("environment", self._write)
+            yield
+            yield from self._keep_changes()
+        yield from self._keep_each("lock files", self._lock_files, folder)
+        self._attempt("code", self._code.drop_others)
+        self._attempt("environment", self._write)
+
+    def _keep_each(self, what: str, find: Callable[..., _Found], *args: Any) -> Iterator[None]:
+        """Keep the files that ``find`` tells of, one a step."""
+        origin, root, paths = self._attempt(what, find, *args) or ("", "", ())
+        for path in paths:
+            self._attempt(what, self._code.keep_below, root, path, origin)
+            yield
 
     def _script(self) -> "EntryScript | None":
         from experiment_tracking.capture.code import entry_script
@@ -107,28 +151,27 @@ class RunCapture:
         elif script is not None:
             self._code.keep(script.relative_name, script.path, "script")
 
-    def _keep_modules(self, script: "EntryScript | None") -> None:
+    def _modules(self, script: "EntryScript | None") -> _Found:
         from experiment_tracking.capture.code import imported_files, local_modules
 
         if self._owner.settings.subject is None:
             found = local_modules(self._root, self._code.sources)
         else:
             found = imported_files(script.path, self._root) if script else []
-        self._code.keep_all(found, self._root, "module")
+        return "module", self._root, found
 
-    def _finish(self) -> None:
-        """Read what git said, keep what was not committed, and write everything down."""
-        assert self._probe is not None
-        facts = self._probe.finish()
-        self._facts["git"] = {**facts.to_dict(), "redacted": []}
-        self._attempt("changes", self._keep_changes)
-        self._attempt("lock files", self._keep_lock_files)
-        self._attempt("code", self._code.drop_others)
-        self._attempt("environment", self._write)
-
-    def _keep_changes(self) -> None:
-        if self._is_clean():
+    def _keep_changes(self) -> Iterator[None]:
+        changes = self._attempt("changes", self._read_changes)
+        if changes is None or self._probe is None:
             return
+        top = self._probe.top or self._root
+        for names, origin in ((changes.changed, "changed"), (changes.untracked, "untracked")):
+            for name in names:
+                path = os.path.join(top, name)
+                self._attempt("changes", self._code.keep_below, top, path, origin)
+                yield
+
+    def _read_changes(self) -> "GitChanges":
         from experiment_tracking.capture.git_changes import read_changes
         from experiment_tracking.capture.redaction import to_utf8
 
@@ -140,9 +183,7 @@ class RunCapture:
             self._code.leave_out(path, reason)
         if changes.patch:
             self._code.put_patch(changes.patch)
-        top = self._probe.top or self._root
-        for names, origin in ((changes.changed, "changed"), (changes.untracked, "untracked")):
-            self._code.keep_all((os.path.join(top, name) for name in names), top, origin)
+        return changes
 
     def _is_clean(self) -> bool:
         """Tell whether nothing but the folder of runs itself differs from the commit."""
@@ -156,21 +197,27 @@ class RunCapture:
         only_runs = git["untracked"] == 1 and probe.status.endswith(f"? {runs}/\0".encode())
         return git["untracked"] == 0 or only_runs
 
-    def _keep_lock_files(self) -> None:
+    def _lock_files(self, folder: str) -> _Found:
         from experiment_tracking.capture.code import lock_files
 
-        self._code.keep_all(lock_files(self._root), self._root, "lock_file")
+        return "lock_file", self._root, lock_files(self._root)
 
     def look_again(self) -> None:
         """Keep what has come since: modules imported, notebook cells executed."""
         if self._owner.has_successor():  # which has written down how it runs
             return
         known = self._extent()
-        if self._owner.settings.subject is None:
-            self._attempt("code", self._keep_modules, None)
+        if self._owner.settings.subject is None and self._begun:
+            for _ in self._keep_each("code", self._modules, None):
+                pass
         self._attempt("notebook", self._keep_cells)
         if self._extent() != known:
             self._attempt("environment", self._write)
+
+    def cut_short(self) -> None:
+        """Note that the run has ended before everything was gathered."""
+        self._notes.append("the run ended before all of its code was kept")
+        self._attempt("environment", self._write)
 
     def _extent(self) -> tuple[int, ...]:
         return len(self._code.sources), len(self._cells), len(self._notes)
@@ -215,14 +262,13 @@ class _CodeFolder:
         self._size_bytes = 0
         self._has_patch = False
 
-    def keep_all(self, paths: "Any", root: str, origin: str) -> None:
-        """Keep files under their names in ``root``; those outside of it are passed over."""
+    def keep_below(self, root: str, path: str, origin: str) -> None:
+        """Keep a file under its name in ``root``; one outside of it is passed over."""
         from experiment_tracking.capture.code import name_inside
 
-        for path in paths:
-            name = name_inside(path, root)
-            if name is not None and path not in self.sources:
-                self.keep(name, path, origin)
+        name = name_inside(path, root)
+        if name is not None and path not in self.sources:
+            self.keep(name, path, origin)
 
     def keep(self, name: str, path: str, origin: str) -> None:
         """Keep one file under ``code/<name>``, redacted, or note why it is not."""
@@ -306,6 +352,7 @@ class SystemSamples:
         self._history: HistoryWriter | None = None
         self._failed = False
         self._noted = 0
+        self._taken_at = 0.0
 
     def take(self) -> None:
         """Append one sample. Trouble is told once, then sampling is over."""
@@ -329,6 +376,7 @@ class SystemSamples:
         if self._history is None or not self._history.has_its_name(path):
             self._history = self._open(path)
         self._history.append(self._sampler.sample())
+        self._taken_at = time.monotonic()
         for note in self._sampler.notes[self._noted :]:
             self._noted += 1
             self._owner.change(self._owner.environment, partial(_add_note, note))
@@ -341,7 +389,9 @@ class SystemSamples:
         return HistoryWriter.create(path, marks=self._marks)
 
     def close(self) -> None:
-        """Close the file; further samples are not taken."""
+        """Take a last sample, where the one before is not of this very second; close the file."""
+        if self._sampler is not None and time.monotonic() - self._taken_at > 1:
+            self.take()
         self._failed = True
         if self._history is not None:
             self._history.close()

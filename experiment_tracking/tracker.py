@@ -158,6 +158,7 @@ class ExperimentTracker(Logs):
         self._latest: _Latest = (None, 0, None)
         self._has_run = False
         self._finished = False
+        self._seeds: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<ExperimentTracker {self.project} in {self._root}>"
@@ -218,9 +219,10 @@ class ExperimentTracker(Logs):
         )
         if self._rank > 0:
             return self._adopt(self._silent(name))
-        return self._adopt(
-            self._offered(identity) or self._resumed(name, identity) or self._new(name, identity)
-        )
+        run = self._offered(identity) or self._resumed(name, identity) or self._new(name, identity)
+        if self._seeds is not None:
+            run._keep_seeds(self._seeds)
+        return self._adopt(run)
 
     def _offered(self, identity: Identity) -> "Run | None":
         """Take the run that a launcher has opened for us, if one has."""
@@ -283,6 +285,20 @@ class ExperimentTracker(Logs):
                 f"{self._root}/{self.project}. Use resume='allow' to start a new one."
             )
         return found
+
+    def seed_everything(self, seed: int | None = None) -> int:
+        """Seed ``random`` and, where imported, numpy and torch; see :meth:`Logs.seed_everything`.
+
+        Before a run is open the seed is recorded in each that this tracker opens.
+        """
+        from experiment_tracking.capture.seeds import seed_everything
+
+        seeds = seed_everything(seed)
+        self._seeds = seeds.to_dict()
+        run = self._current()
+        if run is not None:
+            run._keep_seeds(self._seeds)
+        return seeds.seed
 
     def join(self, run: str | os.PathLike[str] | None = None) -> "Run":
         """Add rows to a run of another process, as a second writer.

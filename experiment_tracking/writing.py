@@ -42,6 +42,7 @@ _SUMMARY_EVERY_S = 5.0
 _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
 _CODE_EVERY_S = 60.0
+_FIRST_SAMPLE_S = 1.0
 _EXIT_BOUND_S = 10.0
 _HURRIED_BOUND_S = 0.5
 
@@ -230,7 +231,10 @@ class RunWriter:
         interval_s = self.settings.system_interval_s
         if interval_s is not None:
             self.samples = SystemSamples(self, len(self.summary.value["attempts"]))
-            duties.append(Duty(interval_s, self.samples.take))
+            sampling = Duty(interval_s, self.samples.take)
+            # A short run has a sample, too; a very short one does not wait for psutil.
+            sampling.due_at = time.monotonic() + _FIRST_SAMPLE_S
+            duties.append(sampling)
         return duties
 
     def _event_files(self) -> "EventFiles":
@@ -532,9 +536,10 @@ class RunWriter:
             backend.end(status)
         if self.follower.interrupted:
             self._start_over()
-        if not self.follower.catch_up(bound_s):
-            if self.follower.interrupted:  # a batch is half taken: readers compute all of it
-                self._start_over()
+        caught_up = self.follower.catch_up(bound_s)
+        if self.follower.interrupted:  # a batch is half taken: readers compute all of it
+            self._start_over()
+        if not caught_up and self.tail.behind_bytes:
             notice(
                 f"run {self.folder.name!r}: {self.tail.behind_bytes:,} bytes of rows were not "
                 f"summed up within {bound_s:g} s; readers compute the rest from the rows, "
@@ -555,7 +560,20 @@ class RunWriter:
         if self.samples is not None:
             self.samples.close()
         if self.capture is not None:
-            self.capture.look_again()
+            self._end_capture(self.capture)
+
+    def _end_capture(self, capture: RunCapture) -> None:
+        # The thread may still be at it, in a file system or a git that does not answer.
+        if not self.follower.lock.acquire(blocking=False):
+            notice(f"run {self.folder.name!r}: what it was made with could not be kept in time.")
+            return
+        try:
+            if not capture.complete:
+                capture.cut_short()
+                notice(f"run {self.folder.name!r}: not all of its code could be kept in time.")
+            capture.look_again()
+        finally:
+            self.follower.lock.release()
 
     def leave(self) -> None:
         """Let go of the run without ending it: another process goes on with it."""

@@ -680,11 +680,22 @@ def test_a_seed_is_recorded_with_what_it_has_seeded(lab, auto_log):
         import numpy
         tracker = make(auto_log={auto_log})
         print(tracker.seed_everything(7))
+        tracker.log_param("lr", 0.1)
     """)
     assert (code, out) == (0, "7\n"), err
     environment = lab.kept().environment
     assert environment["seeds"] == {"seed": 7, "seeded": ["random", "numpy"]}
     assert ("packages" in environment) is auto_log
+
+
+def test_a_seed_that_is_set_before_a_run_opens_is_that_runs(make, root):
+    tracker = make("p")
+    tracker.seed_everything(5)
+    assert not root.exists()
+    run = tracker.start_run("named")
+    run.end_run()
+    assert Kept(run.path).environment["seeds"]["seed"] == 5
+    assert [path.name for path in (root / "p").iterdir()] == ["named"]
 
 
 def test_each_run_of_a_process_has_its_own_seed(make):
@@ -800,6 +811,7 @@ def test_a_further_attempt_replaces_what_the_earlier_one_recorded(lab):
     lab.write("old.py")
     code, _, err = lab.train(
         "import old\ntracker = make(resume='allow')\ntracker.seed_everything(1)\n"
+        "tracker.log_param('lr', 0.1)\n"
     )
     assert code == 0, err
     first = lab.kept()

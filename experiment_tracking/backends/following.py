@@ -24,6 +24,7 @@ _SHARE = 0.05
 _SHARE_BEHIND = 0.25
 _BEHIND_S = 10.0
 _IDLE_S = 0.1
+_BREATH_S = 0.005
 _LONGEST_REST_S = 1.0  # the duties wait as well
 _SLICE_BYTES = range(1024, 64 * 1024)
 _CATCH_UP_BYTES = 512 * 1024
@@ -203,7 +204,8 @@ class Follower:
         """Do now, in the caller's thread, what the run's thread would do first."""
         with self.lock:
             self._begin()
-            self._do_calls_and_duties()
+            while self.calls:
+                self._attempt(self.calls.popleft())
 
     def _begin(self) -> None:
         first, self._first = self._first, None
@@ -221,7 +223,7 @@ class Follower:
         self._fit_slice(max(pieces_s))
         if self.tail.behind_bytes <= 0:
             self._level_at = time.monotonic()
-            return _IDLE_S
+            return _BREATH_S if self.calls else _IDLE_S
         behind = time.monotonic() - self._level_at > _BEHIND_S
         share = _SHARE_BEHIND if behind else _SHARE
         return min(sum(pieces_s) * (1 / share - 1), _LONGEST_REST_S)
@@ -269,7 +271,8 @@ class Follower:
         return rows
 
     def _do_calls_and_duties(self) -> None:
-        while self.calls:
+        # Those that stand there now: one that has more to do comes again in a later slice.
+        for _ in range(len(self.calls)):
             self._attempt(self.calls.popleft())
         for duty in self.duties:
             if time.monotonic() >= duty.due_at:

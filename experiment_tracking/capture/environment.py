@@ -346,9 +346,21 @@ def _project(subject: _Subject) -> str | None:
 
 def _cwd(subject: _Subject) -> str:
     here, project = os.getcwd(), find_project_root(subject.folder)
+    if subject.command is None:
+        here = _started_in(here)
     # getcwd has followed all links; the project's path may not have.
     inside = name_inside(here, os.path.realpath(project)) if project else None
     return inside or to_utf8(here)
+
+
+def _started_in(here: str) -> str:
+    """Tell where the command was typed, although the script has changed folder since."""
+    script = str(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    for word in map(os.path.normpath, sys.orig_argv[1:]):
+        if script.endswith(os.sep + word):
+            found = os.path.realpath(script.removesuffix(word))
+            return here if os.path.exists(os.path.join(here, word)) else found
+    return here
 
 
 def _command(subject: _Subject) -> list[str]:

@@ -388,3 +388,18 @@ def test_the_facts_go_into_json_whatever_their_encoding(tmp_path, monkeypatch):
     assert loaded["command"] == ["python", "caf\\udce9.py"]
     assert loaded["user"] == "ren\\udce9"
     assert loaded["notes"] == []
+
+
+def test_the_working_folder_is_the_one_that_the_command_was_typed_in(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "scripts" / "train.py").write_text(
+        "import os\nos.chdir('outputs')\n"
+        "from experiment_tracking.capture.environment import capture_environment\n"
+        f"print(capture_environment({str(tmp_path)!r}).cwd)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "scripts/train.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == ".\n", done.stderr
