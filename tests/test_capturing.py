@@ -132,6 +132,12 @@ def here(lab, monkeypatch):
     return lab
 
 
+def drop_unfinished(lab):
+    """Delete what a killed writer was about to put in place, which a check would name."""
+    for path in lab.root.rglob(".*.tmp"):
+        path.unlink()
+
+
 def opening_line(lab, err, name="r"):
     return err == f"experiment_tracking: run p/{name} in {lab.root}/p/{name}\n"
 
@@ -650,6 +656,7 @@ def test_a_killed_process_has_lost_nothing_that_it_printed(lab):
     # The reading process outlives the script by a moment.
     everything = {*PRINTED.splitlines(), "an error"}
     wait_until(lambda: log.exists() and everything <= set(log.read_text().splitlines()))
+    drop_unfinished(lab)
 
 
 def test_what_a_forked_child_prints_is_kept_and_its_own_run_has_a_console_of_its_own(lab):
