@@ -7,7 +7,9 @@ Nothing here stops training: what fails is noted in ``environment.json``.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiment_tracking import endings
@@ -144,6 +146,8 @@ class RunCapture:
             )
         self._facts |= facts.to_dict()
         self._notes += self._facts.pop("notes")
+        if facts.process_started_at is not None:
+            self._code.started_at = datetime.fromisoformat(facts.process_started_at).timestamp()
 
     def _keep_script(self, script: "EntryScript | None") -> None:
         if script is not None and script.note:
@@ -237,7 +241,7 @@ class RunCapture:
 
     def _write(self) -> None:
         facts = {"notebook": None, **self._facts, "code": self._code.to_dict()}
-        facts["notes"] = list(self._notes)
+        facts["notes"] = [*self._notes, *self._code.doubts()]
         self._owner.change(self._owner.environment, lambda environment: environment.update(facts))
 
     def _attempt(self, what: str, action: Callable[..., Any], *args: Any) -> Any:
@@ -261,6 +265,9 @@ class _CodeFolder:
         self._left_out: dict[str, str] = {}
         self._size_bytes = 0
         self._has_patch = False
+        self.started_at = inf
+        """When Python began to read the code, in Unix seconds."""
+        self._edited: list[str] = []
 
     def keep_below(self, root: str, path: str, origin: str) -> None:
         """Keep a file under its name in ``root``; one outside of it is passed over."""
@@ -285,10 +292,20 @@ class _CodeFolder:
                 reason = f"cannot be read ({type(error).__name__}: {error})"
             else:
                 reason = self._why_no_room(name, len(data))
-        if reason is None:
-            self.put(name, data, origin, redacted=redacted)
-        else:
+        if reason is not None:
             self.leave_out(name, reason)
+            return
+        self.put(name, data, origin, redacted=redacted)
+        # By a second, for the clocks of files and processes do not tick alike.
+        if origin in ("script", "module") and os.stat(path).st_mtime > self.started_at + 1:
+            self._edited.append(name)
+
+    def doubts(self) -> list[str]:
+        """Say which files may not be what ran, for they were changed after the start."""
+        if not self._edited:
+            return []
+        names = ", ".join(self._edited[:10]) + (", …" if len(self._edited) > 10 else "")
+        return [f"changed since the process started, and kept as it is now: {names}"]
 
     def _why_no_room(self, name: str, size_bytes: int = 0) -> str | None:
         if name == "git.patch":

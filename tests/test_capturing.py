@@ -678,6 +678,18 @@ def test_what_a_forked_child_prints_is_kept_and_its_own_run_has_a_console_of_its
     assert "goes to another" not in err
 
 
+def test_code_that_was_edited_after_the_start_is_kept_with_a_word_of_doubt(lab):
+    lab.write("helper.py", "X = 1\n")
+    code, _, err = lab.train("""
+        import helper, time
+        os.utime("helper.py", (time.time() + 5, time.time() + 5))
+        make().log_param("lr", 1)
+    """)
+    assert code == 0, err
+    notes = lab.kept().environment["notes"]
+    assert notes == ["changed since the process started, and kept as it is now: helper.py"]
+
+
 # ---------------------------------------------------------------------- seeds
 
 
