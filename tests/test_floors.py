@@ -161,7 +161,7 @@ def test_packages_that_are_not_core_are_imported_inside_functions_only():
 
 
 HEAVY = {
-    "numpy", "pandas", "psutil", "git", "tensorboardX", "tensorboard", "crc32c", "safetensors",
+    "numpy", "pandas", "psutil", "tensorboardX", "tensorboard", "crc32c", "safetensors",
     "rich", "matplotlib", "plotly", "PIL", "torch", "jax", "google.protobuf", "ml_dtypes",
     "subprocess", "asyncio", "socket", "ssl", "http", "http.client", "urllib.request", "email",
     "multiprocessing", "concurrent.futures", "sqlite3", "unittest", "argparse", "csv", "zipfile",

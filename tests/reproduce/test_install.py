@@ -146,7 +146,7 @@ def test_venv_and_pip_make_an_environment_with_the_packages_alone(run_with, tmp_
 
 
 @pytest.mark.usefixtures("wheels")
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not on PATH")
+@pytest.mark.skipif(shutil.which("uv") is None, reason="pip install uv")
 def test_uv_makes_the_environment_where_it_is_there(run_with, tmp_path):
     folder = tmp_path / "environment"
     python = install(run_with({"tiny-ops": "1.5"}), str(folder), lambda line: None)
