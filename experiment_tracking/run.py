@@ -349,6 +349,10 @@ class Run(Logs):
         self._check_open()
         self._writer.close(to_status(status))
 
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run, as :meth:`end_run` does: the word that a tracker has for it."""
+        self.end_run(status)
+
     def _check_open(self) -> None:
         if self._writer.ended:
             raise RunEndedError(

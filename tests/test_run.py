@@ -768,6 +768,14 @@ def test_a_folder_deleted_before_the_end_gets_its_rows_back(run, capsys):
 # ---------------------------------------------------------------------- its end
 
 
+def test_a_run_can_be_finished_by_the_trackers_word(make):
+    run = make("p").start_run("r")
+    run.finish("failed")
+    assert run.status == "failed"
+    with pytest.raises(RunEndedError):
+        run.finish()
+
+
 def test_a_finished_run_is_complete(root):
     run = ExperimentTracker("p", "r", root=root, config={"lr": 0.1}, tags="t").start_run("r")
     run.log_metrics({"loss": 1.0}, step=0)

@@ -174,7 +174,7 @@ def _describe_path(path: str | bytes, hashing: _Hashing | None) -> dict[str, Any
         raise InvalidValueError(
             f"Input: looked for a file or folder at {_text(place)!r}: {reason}. Pass an existing "
             f"path, a URL such as s3://…, or the array or frame itself."
-        ) from error
+        ) from None
     if stat.S_ISREG(found.st_mode):
         return _describe_file(place, found, hashing)
     if stat.S_ISDIR(found.st_mode):
