@@ -118,6 +118,8 @@ class RunCapture:
             yield
             yield from self._keep_changes()
         yield from self._keep_each("lock files", self._lock_files, folder)
+        if probe.top is None:
+            yield from self._keep_each("configuration", self._configuration, folder)
         self._attempt("code", self._code.drop_others)
         self._attempt("environment", self._write)
 
@@ -156,10 +158,16 @@ class RunCapture:
             self._code.keep(script.relative_name, script.path, "script")
 
     def _modules(self, script: "EntryScript | None") -> _Found:
-        from experiment_tracking.capture.code import imported_files, local_modules
+        from experiment_tracking.capture.code import (
+            foreign_modules,
+            imported_files,
+            local_modules,
+        )
 
         if self._owner.settings.subject is None:
             found = local_modules(self._root, self._code.sources)
+            for path in foreign_modules(self._root):
+                self._code.leave_out(path, "outside of the project")
         else:
             found = imported_files(script.path, self._root) if script else []
         return "module", self._root, found
@@ -204,7 +212,12 @@ class RunCapture:
     def _lock_files(self, folder: str) -> _Found:
         from experiment_tracking.capture.code import lock_files
 
-        return "lock_file", self._root, lock_files(self._root)
+        return "lock_file", self._root, lock_files(self._root, folder)
+
+    def _configuration(self, folder: str) -> _Found:
+        from experiment_tracking.capture.code import configuration_beside
+
+        return "configuration", self._root, configuration_beside(os.path.realpath(folder))
 
     def look_again(self) -> None:
         """Keep what has come since: modules imported, notebook cells executed."""

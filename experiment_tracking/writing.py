@@ -43,6 +43,7 @@ _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
 _CODE_EVERY_S = 60.0
 _FIRST_SAMPLE_S = 1.0
+_WAKING_S = 0.5
 _EXIT_BOUND_S = 10.0
 _HURRIED_BOUND_S = 0.5
 
@@ -563,8 +564,9 @@ class RunWriter:
             self._end_capture(self.capture)
 
     def _end_capture(self, capture: RunCapture) -> None:
-        # The thread may still be at it, in a file system or a git that does not answer.
-        if not self.follower.lock.acquire(blocking=False):
+        # The thread may still be at it, in a file system that does not answer. Mostly it only
+        # wakes up for a moment, to see that it is no longer needed.
+        if not self.follower.lock.acquire(timeout=_WAKING_S):
             notice(f"run {self.folder.name!r}: what it was made with could not be kept in time.")
             return
         try:

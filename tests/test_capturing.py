@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,13 @@ class Kept:
 
     @property
     def left_out(self):
-        return {one["path"]: one["reason"] for one in self.environment["code"]["left_out"]}
+        """Reasons by path; the tests themselves, imported from elsewhere, set aside."""
+        tests = str(Path(__file__).parent)
+        return {
+            one["path"]: one["reason"]
+            for one in self.environment["code"]["left_out"]
+            if not one["path"].startswith(tests)
+        }
 
     @property
     def console(self):
@@ -275,7 +282,7 @@ def test_where_git_cannot_be_asked_that_is_noted_and_training_goes_on(lab, spoil
     assert (code, out, opening_line(lab, err)) == (0, "", True), err
     kept = lab.kept()
     git = kept.environment["git"]
-    assert git["commit"] is None
+    assert git["dirty"] is None
     assert "git" in git["note"]
     assert (kept.code, kept.environment["packages"] != {}) == ({"train.py": "script"}, True)
     assert kept.document("summary")["history"]["rows"] == 1
@@ -406,7 +413,7 @@ def test_a_module_that_comes_late_and_may_not_be_kept_is_listed(lab):
 
 
 def test_what_fails_in_the_capture_is_noted_and_does_not_end_anything(here, make, monkeypatch):
-    monkeypatch.setattr("experiment_tracking.capture.code.lock_files", lambda root: 1 / 0)
+    monkeypatch.setattr("experiment_tracking.capture.code.lock_files", lambda root, folder: 1 / 0)
     run = captured(make)
     run.end_run()
     kept = Kept(run.path)
@@ -688,6 +695,21 @@ def test_code_that_was_edited_after_the_start_is_kept_with_a_word_of_doubt(lab):
     assert code == 0, err
     notes = lab.kept().environment["notes"]
     assert notes == ["changed since the process started, and kept as it is now: helper.py"]
+
+
+def test_code_from_outside_of_the_project_is_listed_and_not_kept(lab, tmp_path):
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "shared.py").write_text("X = 1\n")
+    lab.write("pyproject.toml")
+    code, _, err = lab.train(f"""
+        import sys
+        sys.path.append({str(tmp_path / "common")!r})
+        import shared
+        make().log_param("lr", 1)
+    """)
+    assert code == 0, err
+    assert lab.kept().left_out == {str(tmp_path / "common/shared.py"): "outside of the project"}
+    assert "shared.py" not in lab.kept().code
 
 
 # ---------------------------------------------------------------------- seeds

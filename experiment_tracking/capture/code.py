@@ -64,6 +64,10 @@ _ENDINGS_OF_LOCK_FILES = {
     "environment": (".yml", ".yaml"),
     "pylock.": (".toml",),
 }
+_SETTINGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg")
+_CONFIGURATION_FOLDERS = ("conf", "config", "configs")
+_MAX_SETTINGS = 50
+_MAX_SETTINGS_BYTES = 100_000
 _INSTALLED = frozenset(("site-packages", "dist-packages"))
 _INSTALLED_HERE = tuple(
     os.path.join(os.path.dirname(file), "") for file in (os.__file__, os.path.dirname(__file__))
@@ -97,6 +101,11 @@ def is_code(name: str) -> bool:
     )
 
 
+def is_program(name: str) -> bool:
+    """Tell by a file's name whether it is source, not configuration or text."""
+    return os.path.splitext(name)[1].lower() in _PROGRAMS
+
+
 def why_forbidden(path: str) -> str | None:
     """Say why a file of that name is never kept, or None; the file itself is not looked at."""
     *folders, name = path.lower().replace(os.sep, "/").split("/")
@@ -128,7 +137,8 @@ class EntryScript(NamedTuple):
     Attributes
     ----------
     path
-        Absolute, as it was named; may be a link.
+        Absolute, as it was named; may be a link inside its project. Of a link that leads into
+        another folder of code it is the target, beside which Python looks for modules.
     module
         The module in ``python -m module``; None for a script named by its path.
     relative_name
@@ -152,21 +162,28 @@ def entry_script() -> EntryScript | None:
 
     There is none for ``python -c``, standard input, archives, notebooks, pytest and installed
     commands. Under ``python -m cProfile train.py`` and its like it is ``train.py``.
-    A script that must not be kept (over 1 MB, a name like ``.env``, unreadable) has a note.
+    A script that cannot be kept (over 1 MB, a name like ``.env``, unreadable, deleted since it
+    was started) has a note.
     """
     main = sys.modules.get("__main__")
     # Python deletes `__file__` when the script has come to its end; exit hooks still ask.
     loader = getattr(main, "__loader__", None)
     file = getattr(main, "__file__", None) or getattr(loader, "path", None)
-    if not isinstance(file, str):
+    if not isinstance(file, str) or hasattr(loader, "archive"):
         return None
     try:
         path, module = os.path.abspath(file), _module_of(main)
         if _is_installed(path) and sys.argv[0].endswith(".py"):
             path, module = os.path.abspath(sys.argv[0]), None
-        if not os.path.isfile(path) or _is_installed(path):
+        if _is_installed(path):
             return None
-        return EntryScript(path, module, _name_in_project(path), why_left_out(path))
+        path = _where_it_belongs(path)
+        note = why_left_out(path)
+        if not os.path.lexists(path) and path.endswith((".py", ".pyw")):
+            note = "deleted since it was started"
+        elif not os.path.isfile(path):
+            return None
+        return EntryScript(path, module, _name_in_project(path), note)
     except (OSError, ValueError, IndexError):
         # The working directory is gone, a NUL stands in the name, or argv was emptied.
         return None
@@ -202,6 +219,35 @@ def local_modules(root: str, known: Container[str] = ()) -> list[str]:
         if own is not None:
             found.add(os.path.join(own, name))
     return sorted(path for path in found if path not in known and os.path.isfile(path))
+
+
+def foreign_modules(root: str) -> list[str]:
+    """List imported code that is neither the project's nor installed, and is thus not kept.
+
+    Such as a folder beside the project that is on ``PYTHONPATH``, or another repository that
+    is installed as editable. Costs as :func:`local_modules`.
+
+    Parameters
+    ----------
+    root
+        Top of the project.
+
+    Returns
+    -------
+    list of str
+        Absolute paths in order, as text for JSON: of modules, and of whole packages.
+    """
+    root = os.path.realpath(root)
+    places: dict[str, str | None] = {}
+    found = set()
+    for file in _module_files():
+        folder = os.path.dirname(file)
+        if folder not in places:
+            places[folder] = _foreign_place(folder, root)
+        place = places[folder]
+        if place is not None:
+            found.add(to_utf8(place or _with_real_folder(file)))
+    return sorted(found)
 
 
 def imported_files(script: str, root: str) -> list[str]:
@@ -271,16 +317,46 @@ def read_code(path: str) -> tuple[bytes, bool]:
     return data, hidden
 
 
-def lock_files(root: str) -> list[str]:
-    """List the files at the project's top that say what it needs to be installed.
+def lock_files(root: str, folder: str | None = None) -> list[str]:
+    """List the files of a project that say what it needs to be installed.
 
-    Absolute paths in order of their names: lock files, requirements, conda's environments,
-    and the project's metadata. A top that cannot be read has none.
+    Lock files, requirements, conda's environments, and the project's metadata, at its top and,
+    for one of several projects in a repository, in every folder down to the script's.
+
+    Parameters
+    ----------
+    root
+        Top of the project.
+    folder
+        Of the script; by default the top. One outside of the project adds nothing.
+
+    Returns
+    -------
+    list of str
+        Absolute paths below ``root`` in order; none of folders that cannot be read.
     """
-    inner = os.path.join(root, "requirements")
-    found = [os.path.join(root, name) for name in _names_in(root) if _tells_requirements(name)]
-    found += [os.path.join(inner, name) for name in _names_in(inner) if name.endswith(".txt")]
-    return sorted(path for path in found if os.path.isfile(path))
+    inside = os.path.relpath(os.path.realpath(folder or root), os.path.realpath(root))
+    parts = [] if inside.startswith((os.pardir, os.curdir)) else inside.split(os.sep)
+    folders = [os.path.join(root, *parts[:depth]) for depth in range(len(parts) + 1)]
+    return sorted(path for each in folders for path in _lock_files_in(each))
+
+
+def configuration_beside(folder: str) -> list[str]:
+    """List the configuration files in a script's folder, and in those it calls so.
+
+    For scripts outside of git, where nothing else tells what belongs to the code. At most 50
+    files of at most 100 kB; none of a home folder or a disk's top, which hold all kinds of things.
+    """
+    if folder in (os.path.expanduser("~"), os.path.dirname(folder)):
+        return []
+    places = [folder, *(os.path.join(folder, name) for name in _CONFIGURATION_FOLDERS)]
+    found = [os.path.join(place, name) for place in places for name in sorted(_names_in(place))]
+    named = [path for path in found if path.lower().endswith(_SETTINGS)]
+    return [path for path in named if _is_small_file(path)][:_MAX_SETTINGS]
+
+
+def _is_small_file(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) <= _MAX_SETTINGS_BYTES
 
 
 def find_project_root(folder: str) -> str | None:
@@ -312,6 +388,13 @@ def name_inside(path: str, folder: str) -> str | None:
     return to_utf8(path[len(prefix) :].replace(os.sep, "/"))
 
 
+def _lock_files_in(folder: str) -> list[str]:
+    inner = os.path.join(folder, "requirements")
+    found = [os.path.join(folder, name) for name in _names_in(folder) if _tells_requirements(name)]
+    found += [os.path.join(inner, name) for name in _names_in(inner) if name.endswith(".txt")]
+    return [path for path in found if os.path.isfile(path)]
+
+
 def _is_installed(path: str) -> bool:
     return _is_installed_at(path) or _is_installed_at(os.path.realpath(path))
 
@@ -334,6 +417,16 @@ def _module_of(main: object) -> str | None:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     # A folder or archive started by its path is called plain `__main__`.
     return name.removesuffix(".__main__") if name and name != "__main__" else None
+
+
+def _where_it_belongs(path: str) -> str:
+    """Follow a link into another project (``~/bin/tr.py``), for Python imports from there."""
+    if not os.path.islink(path):
+        return path
+    real = os.path.realpath(path)
+    here, there = (find_project_root(os.path.dirname(each)) for each in (path, real))
+    same = here is not None and there is not None and os.path.realpath(here) == there
+    return path if same else real
 
 
 def _name_in_project(path: str) -> str:
@@ -375,6 +468,16 @@ def _own_folder(folder: str, root: str) -> str | None:
             return None
         above = os.path.dirname(above)
     return folder
+
+
+def _foreign_place(folder: str, root: str) -> str | None:
+    """Give the package that a folder outside of the project belongs to; empty where to none."""
+    own = _own_folder(folder, os.sep)
+    if own is None or name_inside(own, root) is not None:
+        return None
+    above = _above_package(own)
+    package = os.path.relpath(own, above).partition(os.sep)[0]
+    return os.path.join(above, package) if above != own else ""
 
 
 def _with_real_folder(path: str) -> str:

@@ -17,11 +17,26 @@ from experiment_tracking.capture.redaction import redact_text, to_utf8
 if TYPE_CHECKING:
     import subprocess
 
-_STATUS = ("status", "--porcelain=v2", "--branch", "-z")
+# What the user's settings may leave out (status.showUntrackedFiles, submodule.*.ignore) is asked
+# for in words; how far the branch is from its upstream is not wanted, and may take git long.
+_STATUS = (
+    "status", "--porcelain=v2", "--branch", "-z", "--no-ahead-behind", "--untracked-files=normal",
+    "--ignore-submodules=none",
+)  # fmt: skip
+_COMMIT = ("rev-parse", "--verify", "HEAD")
+_BRANCH = ("symbolic-ref", "--quiet", "--short", "HEAD")
 _PLACE = ("rev-parse", "--show-toplevel", "--is-shallow-repository")
 _REMOTES = ("config", "-z", "--get-regexp", r"^remote\..*\.url$")
 _NOTHING_FOUND = 1
-"""How ``git config`` ends where no remote is set."""
+"""How ``git config`` ends where no remote is set, ``symbolic-ref`` with a detached head."""
+
+_SETTINGS = (
+    # Git refuses the repositories of other users (root in a container, a shared disk), for their
+    # settings could start programs. Here the user already runs the code that lies in it.
+    "-c", "safe.directory=*",
+    # It would start a program that stays, or ask one that may not answer.
+    "-c", "core.fsmonitor=false",
+)  # fmt: skip
 
 _NOT_FOR_GIT = (
     # A hook sets these for its own repository, which need not be the one around the folder asked
@@ -42,6 +57,8 @@ _FOR_GIT = {
     "GIT_NO_LAZY_FETCH": "1",
 }
 _LONGEST_NOTE = 500
+_TIME_FOR_STATUS = 0.7
+"""Of the time there is, so that commit and branch can be asked for where that is too slow."""
 
 
 class GitFacts(NamedTuple):
@@ -69,7 +86,8 @@ class GitFacts(NamedTuple):
         Commit that is checked out, by path below the top; nested ones too. A submodule that is
         not checked out took no part in the run and is not named.
     note
-        What went wrong, or git's warning.
+        What went wrong, or git's warning. Where git could not compare the files, the facts about
+        them (``upstream``, ``dirty``, ``changed``, ``untracked``) are None and the others hold.
     """
 
     commit: str | None = None
@@ -126,7 +144,7 @@ class GitProbe:
             probe._facts = GitFacts(note=str(error))
         return probe
 
-    def finish(self, timeout_s: float = 10.0) -> GitFacts:
+    def finish(self, timeout_s: float = 5.0) -> GitFacts:
         """Wait for git and return what it said; after ``timeout_s`` it is killed.
 
         Asked again it gives the same answer.
@@ -146,35 +164,44 @@ class GitProbe:
         notes: list[str] = []
         more: dict[str, Any] = {}
         try:
-            self.status = self._read_status(deadline, notes)
+            facts = self._read_status(deadline, notes)
         except NoAnswerError:
             outside = "not a git repository (or any" in notes[0]
             return GitFacts(note="not in a git repository" if outside else notes[0])
         try:
             self.top, shallow = _place(self._folder, deadline)
             remotes = _remotes(self._next(deadline, allowed=_NOTHING_FOUND))
+            more = {"remotes": remotes, "shallow": shallow}
             # A repository inside another may be tracked without a word in .gitmodules.
             seen = any(b" S" in record[:9] for record in self.status.split(b"\0"))
-            submodules = dict(_submodules(self.top, "", deadline, notes, seen=seen))
-            more = {"remotes": remotes, "shallow": shallow, "submodules": submodules}
+            more["submodules"] = dict(_submodules(self.top, "", deadline, notes, seen=seen))
         except Exception as error:  # Capture never stops training, whatever the reason.
             notes.append(to_utf8(str(error)))
         note = "; ".join(notes)[:_LONGEST_NOTE] or None
         top = to_utf8(self.top) if self.top else None
-        return _parse(self.status)._replace(top=top, note=note, **more)
+        return facts._replace(top=top, note=note, **more)
 
     def _next(self, deadline: float, allowed: int = 0) -> bytes:
         return read_git(self._processes.pop(0), deadline, allowed)[0]
 
-    def _read_status(self, deadline: float, notes: list[str]) -> bytes:
+    def _read_status(self, deadline: float, notes: list[str]) -> GitFacts:
+        now = time.monotonic()
+        soon = now + _TIME_FOR_STATUS * (deadline - now)
         try:
-            output, warning = read_git(self._processes.pop(0), deadline)
+            self.status, warning = read_git(self._processes.pop(0), soon)
+            notes += [warning] if warning else []
+            return _parse(self.status)
         except NoAnswerError as error:
             notes.append(str(error))
+        try:
             # One submodule that is broken, as in a copied folder, and git tells nothing at all.
-            return _ask(self._folder, (*_STATUS, "--ignore-submodules=all"), deadline)
-        notes += [warning] if warning else []
-        return output
+            self.status = _ask(self._folder, (*_STATUS, "--ignore-submodules=all"), soon)
+            return _parse(self.status)
+        except NoAnswerError:
+            # A filter that hangs or is missing, a broken index, a disk that is far away.
+            facts = _head(self._folder, deadline)
+            notes.append("so it is not known whether files had changed")
+            return facts
 
 
 def start_git(
@@ -196,7 +223,7 @@ def start_git(
     # what C libraries keep open (sockets, devices), and a search for git on our side.
     try:
         return subprocess.Popen(
-            ("git", *arguments),
+            ("git", *_SETTINGS, *arguments),
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -268,6 +295,19 @@ def first_line(complaint: bytes) -> str:
 
 def _ask(folder: str | os.PathLike[str], arguments: tuple[str, ...], deadline: float) -> bytes:
     return read_git(start_git(folder, arguments), deadline)[0]
+
+
+def _head(folder: str | os.PathLike[str], deadline: float) -> GitFacts:
+    """Ask for commit and branch alone, for which git looks at no file of the working tree.
+
+    Raises
+    ------
+    NoAnswerError
+        If there is no commit.
+    """
+    commit = _text(_ask(folder, _COMMIT, deadline)).strip()
+    branch = read_git(start_git(folder, _BRANCH), deadline, _NOTHING_FOUND)[0]
+    return GitFacts(commit=commit, branch=_text(branch).strip() or None)
 
 
 def _place(folder: str | os.PathLike[str], deadline: float) -> tuple[str, bool]:

@@ -6,34 +6,50 @@ Read behind the first rows, by git processes whose output is bounded.
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from experiment_tracking.capture.code import LeftOut, is_code, why_forbidden, why_left_out
+from experiment_tracking.capture.code import (
+    MAX_SCRIPT_BYTES,
+    LeftOut,
+    why_forbidden,
+    why_left_out,
+)
 from experiment_tracking.capture.git import GitProbe, NoAnswerError, first_line, reap, start_git
 from experiment_tracking.capture.redaction import redact_source, to_utf8
+from experiment_tracking.capture.untracked import OUTPUT_FOLDERS, UntrackedNames, output_folder
 from experiment_tracking.folder import io
 from experiment_tracking.folder.layout import README_MARK
+
+if TYPE_CHECKING:
+    import threading
 
 MAX_SECTION_BYTES = 1_000_000
 """Longest diff of one file that is kept."""
 MAX_PATCH_BYTES = 10_000_000
 """Longest patch that is kept."""
-MAX_UNTRACKED = 20_000
-"""Most untracked files that are looked at."""
+MAX_UNTRACKED = 500
+"""Most untracked files that are kept."""
+MAX_UNTRACKED_BYTES = 5_000_000
+"""Most bytes of untracked files that are kept; one counts as 1 MB at most."""
+MAX_LEFT_OUT = 100
+"""Most entries that tell what was left out."""
 
 # Git needs seconds and the file's size in memory to find the one changed line of a larger one.
 _MAX_FILE_BYTES = 20_000_000
 _MAX_READ_BYTES = 20_000_000
-_MAX_FOLDERS = 1_000  # They stand on a command line, which has its bounds, too.
+# Git compares each file with each pathspec, and a command line has its bounds, too.
+_MAX_PATHSPECS = 500
+_MAX_FOLDERS = 100
 _STATUS_FIELDS = {b"1": 8, b"2": 9, b"u": 10}
 """Fields before the path in a record of ``git status --porcelain=v2``, by its kind."""
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 
 # What `git apply` reads, whatever diff.* and color.* are set to. Submodules have sections of
 # their own: a `-Subproject commit` line cannot be applied without touching the index.
+# Their status does look at them, whatever submodule.*.ignore says.
 _DIFF = (
     "-c", "core.quotePath=true", "-c", "core.safecrlf=false", "diff", "--binary",
     "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
@@ -58,7 +74,8 @@ class GitChanges(NamedTuple):
     untracked
         Files that belong to the code but not to the commit.
     left_out
-        Other changed files, and other untracked code, each with the reason.
+        Other changed files, and other untracked code, each with the reason; many of one folder
+        together, and folders of data and of outputs. Never more than :data:`MAX_LEFT_OUT`.
     notes
         What failed or was cut short, a sentence each.
     redacted
@@ -74,12 +91,15 @@ class GitChanges(NamedTuple):
 
 
 def read_changes(
-    probe: GitProbe, exclude: Sequence[str] = (), timeout_s: float = 30.0
+    probe: GitProbe, exclude: Sequence[str] = (), timeout_s: float = 5.0
 ) -> GitChanges:
     """Read what differs from the commit that ``probe`` found.
 
     Costs a process or two where something differs (0.1 s with 50,000 files), none in a clean
-    tree. Nothing is raised; what fails is noted.
+    tree. Nothing is raised; what fails is noted. Which untracked files are code is told by
+    :class:`~experiment_tracking.capture.untracked.UntrackedNames`; of those at most
+    :data:`MAX_UNTRACKED` are kept. What git is told not to look at stays unseen: files marked
+    ``skip-worktree`` or ``assume-unchanged``, and ignored ones.
 
     Parameters
     ----------
@@ -89,7 +109,7 @@ def read_changes(
         Absolute folders whose files never belong to the code. Folders of runs and of installed
         packages are known by what is in them, and need not be named.
     timeout_s
-        For everything together; whatever git is at then is killed.
+        For everything together; git is then killed, and what was not read is left out.
     """
     changes = _Changes(exclude, time.monotonic() + timeout_s)
     try:
@@ -112,21 +132,25 @@ class _Changes:
         self._exclude = [os.path.realpath(folder) for folder in exclude]
         self._deadline = deadline
         self._tops: set[str] = set()
-        self._foreign: dict[str, bool] = {}
+        self._foreign: dict[str, str | None] = {}
         self._sections: list[bytes] = []
         self._patch_bytes = 0
         self._changed: list[str] = []
         self._untracked: list[str] = []
+        self._untracked_bytes = self._looked_at = 0
         self._left_out: list[LeftOut] = []
         self._redacted: list[str] = []
         self.notes: list[str] = []
 
     def result(self) -> GitChanges:
+        left_out = _by_folder(self._left_out)
+        if len(left_out) > MAX_LEFT_OUT:
+            self.notes.append(f"{len(left_out) - MAX_LEFT_OUT:,} more places were left out")
         return GitChanges(
             b"".join(self._sections),
             tuple(self._changed),
             tuple(self._untracked),
-            tuple(self._left_out),
+            tuple(left_out[:MAX_LEFT_OUT]),
             tuple(self.notes),
             tuple(self._redacted),
         )
@@ -154,34 +178,40 @@ class _Changes:
             self.read(GitProbe.start(os.path.join(top, path)), f"{prefix}{path}/")
 
     def _read_patch(self, top: str, prefix: str, paths: list[str], commit: str | None) -> None:
-        excluded = [path for path in paths if self._is_kept_out(top, prefix, path)]
+        found = ((path, self._kept_out(top, prefix, path)) for path in paths)
+        excluded = {path: spec for path, spec in found if spec}
         if len(excluded) == len(paths):
             return
         if commit is None:
             commit = self._ask(top, _EMPTY_TREE, 1_000)[0].decode("ascii").strip()
         prefixes = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
-        specs = (f":(exclude,top,literal){path}" for path in excluded)
+        # Sections of files beyond the bound on pathspecs are read, and dropped.
+        some = list(dict.fromkeys(excluded.values()))[:_MAX_PATHSPECS]
+        specs = (f":(exclude,top,literal){path}" for path in some)
         diff, whole = self._ask(top, (*_DIFF, *prefixes, commit, "--", *specs), _MAX_READ_BYTES)
         # Two sections in a row where a file became a link: both are taken, or none.
         groups = [(path, b"".join(group)) for path, group in groupby(_sections(diff), _path_of)]
         if not whole:
-            groups.pop()
+            del groups[-1:]
+        seen = set(excluded)
         for path, section in groups:
-            self._take(top, prefix, path.removeprefix(prefix), _without_headings(section))
-        if not whole:
-            seen = {path.removeprefix(prefix) for path, _ in groups}.union(excluded)
+            path = path.removeprefix(prefix)
+            if path not in excluded and time.monotonic() < self._deadline:
+                seen.add(path)
+                self._take(top, prefix, path, _without_headings(section))
+        if not whole or time.monotonic() >= self._deadline:
             for path in sorted(set(paths) - seen):
-                self._leave_out(prefix + path, f"git's diff passed {_MAX_READ_BYTES:,} bytes")
+                self._leave_out(prefix + path, "git's diff was too long, or took too long")
 
-    def _is_kept_out(self, top: str, prefix: str, path: str) -> bool:
-        """Tell whether git shall not look at a changed file, and list it unless it is no code."""
+    def _kept_out(self, top: str, prefix: str, path: str) -> str | None:
+        """Give what keeps git from looking at a changed file; list the file, if it is code."""
         full = os.path.join(top, path)
-        if self._is_foreign(os.path.dirname(full)):
-            return True
+        if foreign := self._foreign_above(os.path.dirname(full)):
+            return foreign[len(os.path.join(top, "")) :]
         reason = why_forbidden(path) or _why_not_diffed(full)
         if reason:
             self._leave_out(prefix + path, reason)
-        return reason is not None
+        return path if reason else None
 
     def _take(self, top: str, prefix: str, path: str, section: bytes) -> None:
         name = prefix + path
@@ -205,8 +235,8 @@ class _Changes:
         """Look into both versions of a binary file: git compresses them in its diff."""
         old = section.partition(b"\nindex ")[2].partition(b"..")[0].decode("ascii")
         if old.strip("0"):
-            blob, _ = self._ask(top, ("cat-file", "blob", old), _MAX_FILE_BYTES)
-            if _holds_secret(blob):
+            blob, whole = self._ask(top, ("cat-file", "blob", old), _MAX_FILE_BYTES)
+            if not whole or _holds_secret(blob):
                 return True
         full = os.path.join(top, path)
         return os.path.isfile(full) and _holds_secret(io.read(full, _MAX_FILE_BYTES))
@@ -220,59 +250,99 @@ class _Changes:
             self._changed.append(name)
 
     def _read_untracked(self, top: str, prefix: str, names: list[str]) -> None:
-        files = [name for name in names if not name.endswith("/")]
-        folders = [name for name in names if name.endswith("/")]
-        folders = [name for name in folders if not self._is_foreign(os.path.join(top, name[:-1]))]
+        found = UntrackedNames(partial(self._is_foreign, top))
+        folders = []
+        for name in names:
+            if not name.endswith("/"):  # Git names a folder instead where it tracks none in it.
+                found.add(name, beside_tracked=True)
+            elif output := output_folder(name):
+                found.add_output(output)
+            elif not self._is_foreign(top, name[:-1]):
+                folders.append(name)
         if folders:
-            files += self._files_in(top, folders)
-        if len(files) > MAX_UNTRACKED:
-            self.notes.append(f"only {MAX_UNTRACKED:,} of the untracked files were looked at")
-        for name in sorted(files[:MAX_UNTRACKED]):
+            self._look_into(top, prefix, folders, found)
+        if found.is_cut:
+            self.notes.append("there are too many untracked files to look at all of them")
+        chosen, left_out = found.choose()
+        for path, reason in left_out:
+            self._leave_out(prefix + path, reason)
+        for name in chosen:
             self._take_untracked(os.path.join(top, name), prefix + name)
 
-    def _files_in(self, top: str, folders: list[str]) -> list[str]:
-        if len(folders) > _MAX_FOLDERS:
-            self.notes.append(f"only {_MAX_FOLDERS:,} of the untracked folders were looked into")
+    def _look_into(self, top: str, prefix: str, folders: list[str], found: UntrackedNames) -> None:
         # As patterns, unlike pathspecs, they keep git from walking through a million runs.
         start = os.path.join(top, "")
         inside = [folder[len(start) :] for folder in self._exclude if folder.startswith(start)]
-        patterns = (f"--exclude=/{_literal(folder)}/" for folder in inside)
-        specs = (f":(top,literal){folder}" for folder in folders[:_MAX_FOLDERS])
-        names, whole = self._ask(top, (*_UNTRACKED, *patterns, "--", *specs), 100 * MAX_UNTRACKED)
-        if not whole:
-            self.notes.append("the list of untracked files was too long to be read to its end")
-        return [os.fsdecode(name) for name in names.split(b"\0")[:-1]]
+        patterns = [f"--exclude=/{_literal(folder)}/" for folder in inside]
+        patterns += [f"--exclude={folder}/" for folder in OUTPUT_FOLDERS]
+        specs = [f":(top,literal){folder}" for folder in folders]
+        # Without any, git lists all there is, also what has already come.
+        specs = specs if len(specs) <= _MAX_FOLDERS else []
+        begun = b""
+
+        def take(piece: bytes) -> bool:
+            nonlocal begun
+            *names, begun = (begun + piece).split(b"\0")
+            for name in map(os.fsdecode, names):
+                if name.endswith("/"):  # All that git says of a repository inside another.
+                    self._leave_out(prefix + name, "a repository of its own")
+                else:
+                    found.add(name, beside_tracked=False)
+            return True
+
+        if not self._stream(top, (*_UNTRACKED, *patterns, "--", *specs), take):
+            self.notes.append("the list of untracked files was not read to its end")
 
     def _take_untracked(self, path: str, name: str) -> None:
-        if name.endswith("/"):  # All that git says of a repository inside another.
-            self._leave_out(name, "a repository of its own")
-        elif is_code(name) and not self._is_foreign(os.path.dirname(path)):
-            if reason := why_left_out(path):
-                self._leave_out(name, reason)
-            else:
-                self._untracked.append(name)
+        self._looked_at += 1  # Also at those not kept: on a disk far away each costs milliseconds.
+        if self._looked_at > MAX_UNTRACKED:
+            return self._leave_out(name, f"more than {MAX_UNTRACKED:,} untracked files")
+        if reason := why_left_out(path):
+            return self._leave_out(name, reason)
+        size_bytes = self._untracked_bytes + min(os.stat(path).st_size, MAX_SCRIPT_BYTES)
+        if size_bytes > MAX_UNTRACKED_BYTES:
+            reason = f"more than {MAX_UNTRACKED_BYTES:,} bytes of untracked files"
+            return self._leave_out(name, reason)
+        self._untracked.append(name)
+        self._untracked_bytes = size_bytes
+        return None
 
-    def _is_foreign(self, folder: str) -> bool:
-        """Tell whether a folder below the top is, or lies in, one of runs or of packages."""
+    def _is_foreign(self, top: str, folder: str) -> bool:
+        return self._foreign_above(os.path.join(top, folder) if folder else top) is not None
+
+    def _foreign_above(self, folder: str) -> str | None:
+        """Give the topmost folder of runs or of packages that one below the top is, or lies in."""
         if folder in self._tops:
-            return False
+            return None
         if folder not in self._foreign:
-            self._foreign[folder] = (
-                self._is_foreign(os.path.dirname(folder))
-                or folder in self._exclude
-                or _is_environment(folder)
-                or _is_marked_root(folder)
+            above = self._foreign_above(os.path.dirname(folder))
+            is_foreign = (
+                folder in self._exclude or _is_environment(folder) or _is_marked_root(folder)
             )
+            self._foreign[folder] = above or (folder if is_foreign else None)
         return self._foreign[folder]
 
     def _leave_out(self, name: str, reason: str) -> None:
         self._left_out.append(LeftOut(to_utf8(name), reason))
 
     def _ask(self, folder: str, arguments: tuple[str, ...], limit: int) -> tuple[bytes, bool]:
-        output, whole, warning = _read_within(folder, arguments, limit, self._deadline)
+        """Read at most about ``limit`` bytes; tell whether that was all, too."""
+        output = bytearray()
+
+        def take(piece: bytes) -> bool:
+            output.extend(piece)
+            return len(output) <= limit
+
+        whole = self._stream(folder, arguments, take)
+        return bytes(output), whole
+
+    def _stream(
+        self, folder: str, arguments: tuple[str, ...], take: Callable[[bytes], bool]
+    ) -> bool:
+        whole, warning = _read_within(folder, arguments, take, self._deadline)
         if warning:
             self.notes.append(warning)
-        return output, whole
+        return whole
 
 
 def _parse(status: bytes) -> _Status:
@@ -392,39 +462,57 @@ def _is_marked_root(folder: str) -> bool:
 
 
 def _read_within(
-    folder: str, arguments: tuple[str, ...], limit: int, deadline: float
-) -> tuple[bytes, bool, str]:
-    """Read at most about ``limit`` bytes of what git prints; tell whether that was all of it."""
+    folder: str, arguments: tuple[str, ...], take: Callable[[bytes], bool], deadline: float
+) -> tuple[bool, str]:
+    """Hand over what git prints, until ``take`` has enough; tell whether that was all of it."""
     import tempfile
     import threading
 
-    output = bytearray()
+    enough = threading.Event()
     # Into a file, for git would stand still before a second pipe that is full.
     with tempfile.TemporaryFile() as complaints:
         process = start_git(folder, arguments, complaints)
         # A thread, because reading a pipe knows no timeout on every platform.
         assert process.stdout is not None
-        reader = threading.Thread(target=_fill, args=(output, process.stdout, limit), daemon=True)
+        work = (process.stdout, take, enough)
+        reader = threading.Thread(target=_hand_over, args=work, daemon=True)
         try:
             reader.start()
             reader.join(max(0.0, deadline - time.monotonic()))
         except RuntimeError:  # At exit Python 3.12 starts no thread any more.
-            _fill(output, process.stdout, limit)
-        late, whole = reader.is_alive(), len(output) <= limit
-        if late or not whole:
+            _hand_over(*work)
+        late = reader.is_alive()
+        whole = not late and not enough.is_set()
+        if not whole:
+            enough.set()
             process.kill()
             reader.join(1.0)
         reap(process)
         complaints.seek(0)
         complaint = first_line(complaints.read(10_000))
     if late:
-        raise NoAnswerError("git did not answer in time when it was asked what has changed")
+        return False, "git did not answer in time when it was asked what has changed"
     if whole and process.returncode:
         raise NoAnswerError(f"git ended with {process.returncode}: {complaint}")
-    return bytes(output), whole, complaint
+    return whole, complaint
 
 
-def _fill(output: bytearray, pipe: IO[bytes], limit: int) -> None:
+def _hand_over(pipe: IO[bytes], take: Callable[[bytes], bool], enough: "threading.Event") -> None:
     with pipe:
-        while len(output) <= limit and (piece := os.read(pipe.fileno(), 1 << 16)):
-            output += piece
+        while not enough.is_set() and (piece := os.read(pipe.fileno(), 1 << 16)):
+            if not take(piece):
+                enough.set()
+
+
+def _by_folder(left_out: list[LeftOut]) -> list[LeftOut]:
+    """Make one entry of the files of one folder and reason, where there are too many."""
+    if len(left_out) <= MAX_LEFT_OUT:
+        return left_out
+    groups: dict[tuple[str, str], list[LeftOut]] = {}
+    for entry in left_out:
+        folder = os.path.dirname(entry.path.rstrip("/"))
+        groups.setdefault((folder, entry.reason), []).append(entry)
+    return [
+        group[0] if len(group) == 1 else LeftOut(f"{folder}/", f"{len(group):,} files: {reason}")
+        for (folder, reason), group in groups.items()
+    ]

@@ -20,6 +20,7 @@ from experiment_tracking.capture.redaction import (
 _PYTHON_MAGICS = frozenset(
     "%%time %%timeit %%capture %%prun %%python %%python3 %%pypy %%debug".split()
 )
+_CELL = "<a cell to be kept>"
 _KEPT_OF_NOTEBOOK = ("kernelspec", "language_info", "jupytext")
 
 
@@ -131,15 +132,20 @@ def _as_script(cell: str) -> str:
 
 def _stands_in_script(cell: str) -> bool:
     import ast
+    import warnings
 
     if cell[:1].isspace() or cell.startswith("%%") or "from __future__" in cell:
         return False
     transformer = sys.modules.get("IPython.core.inputtransformer2")
     if transformer is None:
         return True
+    # The shell has told them when it ran the cell. `catch_warnings` is no choice: it would swap the
+    # filters of all threads, and may put back another's when it ends. This one stays, for us alone.
+    if not any(getattr(module, "pattern", "") == _CELL for _, _, _, module, _ in warnings.filters):
+        warnings.filterwarnings("ignore", module=_CELL)
     try:
         # A transformer of our own: the shell's is in use by another thread.
-        ast.parse(transformer.TransformerManager().transform_cell(cell))
+        ast.parse(transformer.TransformerManager().transform_cell(cell), _CELL)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

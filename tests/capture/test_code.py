@@ -13,10 +13,13 @@ import experiment_tracking.errors
 from experiment_tracking.capture.code import (
     MAX_SCRIPT_BYTES,
     EntryScript,
+    configuration_beside,
     entry_script,
     find_project_root,
+    foreign_modules,
     imported_files,
     is_code,
+    is_program,
     local_modules,
     lock_files,
     read_code,
@@ -59,6 +62,17 @@ def project(tmp_path):
 
 def facts(path, relative_name, module=None, note=None):
     return EntryScript(str(path), module, relative_name, note).to_dict()
+
+
+def test_outside_of_git_the_configuration_beside_a_script_is_found(tmp_path, monkeypatch):
+    for name in ("config.yaml", "conf/model.toml", "data/labels.json", "notes.txt", "big.json"):
+        path = tmp_path / "lab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x" * (200_000 if name == "big.json" else 10))
+    found = configuration_beside(str(tmp_path / "lab"))
+    assert found == [str(tmp_path / "lab" / name) for name in ("config.yaml", "conf/model.toml")]
+    monkeypatch.setenv("HOME", str(tmp_path / "lab"))
+    assert configuration_beside(str(tmp_path / "lab")) == []
 
 
 def test_a_lock_file_may_be_larger_than_a_script(tmp_path):
@@ -148,6 +162,33 @@ def test_a_file_of_credentials_is_left_out_also_behind_a_link(project):
     (project / "link.py").symlink_to(project / ".env.py")
     for name in (".env.py", "link.py"):
         assert "credentials" in started(name, cwd=project)["note"]
+
+
+def test_a_link_into_another_project_is_the_script_it_leads_to(project, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tr.py").symlink_to(project / "lab" / "train.py")
+    target = facts(project / "lab" / "train.py", "lab/train.py")
+    assert started("bin/tr.py", cwd=tmp_path) == target
+    (tmp_path / "bin" / ".git").mkdir()
+    assert started("bin/tr.py", cwd=tmp_path) == target
+
+
+def test_a_link_inside_its_project_keeps_its_name(project, tmp_path):
+    (project / "link.py").symlink_to("lab/train.py")
+    assert started("link.py", cwd=project) == facts(project / "link.py", "link.py")
+    (tmp_path / "there").symlink_to(project)
+    named = tmp_path.resolve() / "there" / "link.py"
+    assert started(str(named), cwd=tmp_path) == facts(named, "link.py")
+
+
+@pytest.mark.parametrize("gone", ["the script", "its folder"])
+def test_a_script_that_was_deleted_is_told_with_the_reason(project, gone):
+    script = project / "lab" / "train.py"
+    deletes = "shutil.rmtree(os.path.dirname(__file__))\n"
+    deletes = "os.unlink(__file__)\n" if gone == "the script" else deletes
+    script.write_text("import os, shutil\n" + deletes + ASK)
+    expected = facts(script, "lab/train.py", note="deleted since it was started")
+    assert started("lab/train.py", cwd=project) == expected
 
 
 def test_a_script_over_the_bound_is_left_out_with_its_size(project):
@@ -262,6 +303,11 @@ def test_a_notebook_may_be_large_with_its_outputs(tmp_path):
     assert "1,000,001 bytes" in why_left_out(str(tmp_path / "large.json"))
 
 
+def test_programs_are_told_from_configuration_and_texts():
+    names = ["a/train.PY", "x.ipynb", "net.cu", "conf.yaml", "a.json", "notes.txt", "Makefile"]
+    assert list(map(is_program, names)) == [True] * 3 + [False] * 4
+
+
 LIST = """
 import sys
 from experiment_tracking.capture.code import local_modules
@@ -329,6 +375,26 @@ def test_known_modules_are_not_listed_again(large):
     assert known[0] not in local_modules(str(large), known)
 
 
+def test_imported_code_outside_of_the_project_is_named_by_module_and_package(large, tmp_path):
+    common = tmp_path.resolve() / "common"
+    for name in (
+        "solo.py", "deep/__init__.py", "deep/er/__init__.py", "deep/er/est.py", "bare/one.py",
+        "env/pyvenv.cfg", "env/lib/cloned.py", "env/lib/site-packages/installed.py",
+    ):  # fmt: skip
+        (common / name).parent.mkdir(parents=True, exist_ok=True)
+        (common / name).touch()
+    (large / "train.py").write_text(
+        "import sys\n"
+        f"sys.path += [{str(common)!r} + end for end in "
+        "('', '/env/lib', '/env/lib/site-packages')]\n"
+        "import solo, deep.er.est, bare.one, cloned, installed, json, lab\n"
+        "from experiment_tracking.capture.code import foreign_modules\n"
+        "print(foreign_modules(sys.argv[1]))\n"
+    )
+    expected = [str(common / name) for name in ("bare/one.py", "deep", "solo.py")]
+    assert started("train.py", str(large), cwd=large) == expected
+
+
 class Lazy(types.ModuleType):
     """A module that is imported when it is first asked for anything."""
 
@@ -351,6 +417,7 @@ def test_strange_modules_do_not_disturb(large, monkeypatch):
     monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
     monkeypatch.chdir(large)
     assert local_modules(str(large)) == [str(large / "unused.py")]
+    assert str(large / "unused.py") in foreign_modules(str(large / "lab"))
 
 
 def test_this_package_is_not_a_module_of_the_project():
@@ -455,3 +522,21 @@ def test_what_is_needed_to_install_the_project_is_listed(tmp_path):
     (tmp_path / "pdm.lock").mkdir()
     assert lock_files(str(tmp_path)) == sorted(str(tmp_path / name) for name in kept)
     assert lock_files(str(tmp_path / "gone")) == []
+
+
+def test_what_a_project_in_a_repository_needs_is_listed_from_its_folder_to_the_top(tmp_path):
+    for name in (
+        "uv.lock", "apps/setup.cfg", "apps/one/pyproject.toml", "apps/one/requirements/gpu.txt",
+        "apps/two/pyproject.toml", "apps/one/src/train.py",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "apps" / "one")
+    expected = [
+        "apps/one/pyproject.toml", "apps/one/requirements/gpu.txt", "apps/setup.cfg", "uv.lock",
+    ]  # fmt: skip
+    for folder in ("apps/one/src", "link/src"):
+        found = lock_files(str(tmp_path), str(tmp_path / folder))
+        assert found == [str(tmp_path / name) for name in expected]
+    top = [str(tmp_path / "uv.lock")]
+    assert lock_files(str(tmp_path), str(tmp_path)) == lock_files(str(tmp_path), "/") == top

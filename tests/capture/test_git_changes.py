@@ -302,7 +302,7 @@ def test_untracked_code_is_told_and_data_is_not(repository):
     for name in ("helper.py", "conf/a b.yaml", "conf/deep/é\n.toml", "data/x.npy", "data/y.bin"):
         write(repository / name, "x")
     assert changes_of(repository) == GitChanges(
-        untracked=("conf/a b.yaml", "conf/deep/é\n.toml", "helper.py")
+        untracked=("helper.py", "conf/a b.yaml", "conf/deep/é\n.toml")
     )
 
 
@@ -318,7 +318,7 @@ def test_untracked_code_that_may_not_be_kept_is_told_with_the_reason(repository)
     write(repository / "huge.py", "#" * 1_000_001)
     changes = changes_of(repository)
     assert changes.untracked == ()
-    assert [name for name, _ in changes.left_out] == ["conf/.env", "huge.py"]
+    assert [name for name, _ in changes.left_out] == ["huge.py", "conf/.env"]
     assert all(reason for _, reason in changes.left_out)
 
 
@@ -368,22 +368,124 @@ def test_a_repository_in_the_working_tree_is_said_to_be_left_out(repository):
     assert changes_of(repository).left_out == (LeftOut("nested/", "a repository of its own"),)
 
 
-def test_more_untracked_files_than_are_looked_at_are_noted(repository, monkeypatch):
+def test_pictures_and_labels_without_end_do_not_hide_code(repository):
+    images, labels = repository / "a" / "images", repository / "a" / "yolo"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    for number in range(3_000):
+        (images / f"a-picture-with-a-name-of-some-length-{number:06}.jpg").touch()
+        (labels / f"{number:06}.txt").touch()
+    for name in ("models/new_net.py", "zz_config.yaml", "a/zz.yaml"):
+        write(repository / name, "x")
+    assert changes_of(repository) == GitChanges(
+        untracked=("models/new_net.py", "zz_config.yaml", "a/zz.yaml"),
+        left_out=(LeftOut("a/yolo/", "files that look like data: 3,000"),),
+    )
+
+
+def test_what_tools_write_is_told_by_folder_and_never_kept(repository):
+    write(repository / "outputs" / ".gitkeep", "")
+    write(repository / "dist" / "tracked.py", "x")
+    commit_all(repository)
+    for name in (
+        "outputs/2026-01-01/.hydra/config.yaml", "outputs/plot.yaml", "wandb/run/code/train.py",
+        "lab/mlruns/meta.yaml", "lab/net.py", "dist/new.py", "dist/new.yaml", "runs/plot.png",
+    ):  # fmt: skip
+        write(repository / name, "x")
+    reason = "a folder that tools write into"
+    changes = changes_of(repository)
+    assert changes.untracked == ("dist/new.py", "lab/net.py")
+    assert sorted(changes.left_out) == [
+        LeftOut(f"{name}/", reason) for name in ("dist", "outputs", "runs", "wandb")
+    ]
+
+
+def test_with_more_untracked_folders_than_git_is_asked_for_all_are_looked_into(
+    repository, monkeypatch
+):
+    monkeypatch.setattr(git_changes, "_MAX_FOLDERS", 3)
+    for number in range(5):
+        write(repository / f"pkg{number}" / "a.py", "x")
+    write(repository / "alone.py", "x")
+    expected = ("alone.py", *(f"pkg{number}/a.py" for number in range(5)))
+    assert changes_of(repository) == GitChanges(untracked=expected)
+
+
+def test_beyond_the_bound_on_their_number_untracked_files_are_told_by_folder(
+    repository, monkeypatch
+):
     monkeypatch.setattr(git_changes, "MAX_UNTRACKED", 3)
-    for name in "abcdef":
-        write(repository / f"{name}.py", "x")
+    monkeypatch.setattr(git_changes, "MAX_LEFT_OUT", 1)
+    for name in ("deep/er/a.py", "deep/a.py", "deep/b.py", "deep/c.py", "deep/d.py", "a.yaml"):
+        write(repository / name, "x")
     changes = changes_of(repository)
-    assert changes.untracked == ("a.py", "b.py", "c.py")
-    assert changes.notes == ("only 3 of the untracked files were looked at",)
+    assert changes.untracked == ("deep/a.py", "deep/b.py", "deep/c.py")
+    assert changes.left_out == (LeftOut("deep/d.py", "more than 3 untracked files"),)
+    assert changes.notes == ("2 more places were left out",)
+    (repository / "deep" / "e.py").touch()
+    reason = "2 files: more than 3 untracked files"
+    assert changes_of(repository).left_out == (LeftOut("deep/", reason),)
 
 
-def test_a_list_of_untracked_files_without_end_is_cut_and_noted(repository, monkeypatch):
-    monkeypatch.setattr(git_changes, "MAX_UNTRACKED", 100)
-    for number in range(2_000):
-        write(repository / "many" / f"file-with-a-name-of-some-length-{number:06}.py", "")
+def test_beyond_the_bound_on_their_bytes_smaller_untracked_files_are_kept(repository, monkeypatch):
+    monkeypatch.setattr(git_changes, "MAX_UNTRACKED_BYTES", 100)
+    for name, size in (("a.py", 60), ("b.py", 50), ("c.py", 40)):
+        write(repository / name, "#" * size)
     changes = changes_of(repository)
-    assert len(changes.untracked) == 100
-    assert "the list of untracked files was too long to be read to its end" in changes.notes
+    assert changes.untracked == ("a.py", "c.py")
+    assert changes.left_out == (LeftOut("b.py", "more than 100 bytes of untracked files"),)
+
+
+def test_a_list_of_untracked_files_that_does_not_end_is_noted_and_what_came_is_kept(
+    repository, monkeypatch, tmp_path
+):
+    write(repository / "lab" / "a.py", "x")
+    probe = GitProbe.start(repository)
+    probe.finish()
+    put_in_place_of_git(monkeypatch, tmp_path, "printf 'lab/a.py\\0lab/b'; exec sleep 60")
+    changes = read_changes(probe, timeout_s=1.0)
+    assert changes.untracked == ("lab/a.py",)
+    assert changes.notes == (
+        "git did not answer in time when it was asked what has changed",
+        "the list of untracked files was not read to its end",
+    )
+
+
+def test_files_to_exclude_beyond_the_bound_on_pathspecs_never_show_in_the_patch(
+    repository, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(git_changes, "_MAX_PATHSPECS", 2)
+    for text in ("first\n", "second\n"):
+        for number in range(5):
+            write(repository / f"{number}.env", f"PLAIN={text}")
+            write(repository / "runs" / "p" / f"{number}.json", text)
+        (repository / "train.py").write_text(text)
+        if text == "first\n":
+            commit_all(repository)
+    changes = changes_of(repository, exclude=[str(repository / "runs")])
+    assert (changes.patch.count(b"diff --git"), b"PLAIN" in changes.patch) == (1, False)
+    assert [name for name, _ in changes.left_out] == [f"{number}.env" for number in range(5)]
+
+
+def test_settings_that_hide_changes_from_the_user_do_not_hide_them_here(outer, tmp_path):
+    (outer / "new.py").write_text("")
+    (outer / "my libs" / "lab" / "train.py").write_text("print(2)\n")
+    git(outer, "config", "status.showUntrackedFiles", "no")
+    git(outer, "config", "submodule.my libs/lab.ignore", "all")
+    git(outer, "config", "diff.ignoreSubmodules", "all")
+    changes = changes_of(outer)
+    assert changes == GitChanges(patch=changes.patch, untracked=("new.py",))
+    (outer / "new.py").unlink()
+    assert applied(changes, outer, tmp_path / "copy") == tree_of(outer)
+
+
+def test_the_changes_in_a_repository_of_somebody_else_are_told(repository, monkeypatch):
+    (repository / "train.py").write_text("print(2)\n")
+    write(repository / "lab" / "new.py", "")
+    expected = changes_of(repository)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert changes_of(repository) == expected
+    assert expected.untracked == ("lab/new.py",)
 
 
 def test_forbidden_files_never_show_in_the_patch(repository, tmp_path):
