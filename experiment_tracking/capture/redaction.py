@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _POSSIBLE, _LIKELY, _CERTAIN = 1, 2, 3
 # Any name of a secret has one of these, any text with a secret one of these or of `_SHAPES`: most
 # names and texts are done with after these tests, and a run starts without the patterns.
 _NAME_HINTS = ("key", "token", "auth", "pass", "secret", "credential", "pwd", "bearer", "jwt")
-_TEXT_HINTS = (*_NAME_HINTS, "sig=", "signature=", "basic ", "wandb", "hook")
+_TEXT_HINTS = (*_NAME_HINTS, "sig=", "signature=", "basic ", "wandb", "hook", "curl ", "mysql")
 
 _SECRET_STARTS = ("passw", "passphrase", "credential")
 _SECRET_ENDS = (
@@ -131,11 +132,18 @@ _SHAPES = {
     "eyJ": r"[\w-]{8,}\.[\w-]{8,}\.[\w-]+",
 }
 _MIN_SHAPE = 20
+# Many begin alike: in long texts one pattern for such is faster than a plain search for each.
+_FAMILIES = ("gh", "gl", "sk", "A", "x")
+_LONE_STARTS = tuple(start for start in _SHAPES if not start.startswith(_FAMILIES))
+
+_LONG = 8192  # characters for which a pattern may be compiled just to look
+_PIECE = 65_536  # characters that are redacted in one go
 
 # Written like a command or a setting: unquoted values count. All else is program text.
 _TEXT_SUFFIXES = frozenset((
     "", ".txt", ".json", ".json5", ".jsonc", ".sh", ".bash", ".zsh", ".ksh", ".csh", ".fish",
     ".slurm", ".sbatch", ".pbs", ".lsf", ".sge", ".ps1", ".bat", ".cmd", ".dockerfile", ".args",
+    ".xml",
 ))  # fmt: skip
 # One setting a line: the value goes to the line's end.
 _LINE_SUFFIXES = frozenset((
@@ -148,18 +156,43 @@ _PRIVATE_KEY = (
     r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)"
     r"((?:[^-]|-(?!----))*+(?=-{5,6}END )|(?:[\s\"'\\,+rn-]{0,20}[A-Za-z0-9+/=]{40,})*+)"
 )
-_USER_IN_URL = r"""(?i)(https?)?(?<!github)://([^/?#\s"'<>`()\\|\[\]]*)@(?!sha256:)"""
-_AFTER = (
-    r"(hooks\.slack\.com/services/|/api/webhooks/|\bwandb[. ]login[ (]+[\"']?"
-    r"|[?&](?i:sig|signature|x-[a-z]+-signature)=)([\w/%+.=-]{20,})"
-)
+_USER_IN_URL = r"""://(?<!(?i:github)://)([^/?#\s"'<>`()\\|\[\]]*)@(?!sha256:)"""
+# What gives away the long word that follows, with a part of it to be searched for first.
+_AFTER = {
+    "hooks.slack": r"(hooks\.slack\.com/services/)",
+    "webhooks": r"(/api/webhooks/)",
+    "wandb": r"(\bwandb[. ]login[ (]+[\"']?)",
+    "sig=": r"([?&](?i:sig)=)",
+    "signature=": r"([?&](?i:signature|x-[a-z]+-signature)=)",
+}
+_LONG_WORD = r"([\w/%+.=-]{20,})"
+# Commands that take a password without its name, and a line of .netrc.
+_COMMANDS = {
+    "curl ": (
+        r"(\bcurl [^\n|;]{0,300}?(?<=[ \t])(?:-u|--user)[ \t=]*[\"']?[^\s\"':=]{1,200}:)"
+        r"([^\s\"'`,)]+)"
+    ),
+    "mysql": r"(\bmysql\w* [^\n|;]{0,300}?(?<=[ \t])-p[\"']?)([^\s\"'`,)-][^\s\"'`,)]*)",
+    "machine ": (r"(\bmachine[ \t]+\S{1,300}[ \t]+login[ \t]+\S{1,300}[ \t]+password[ \t]+)(\S+)"),
+}
+_HEADERS = ("authorization", "bearer", "basic")
 _HEADER = (
     r"(?i)(authorization\\*[\"']?[ \t]*[:=,][ \t]*[bfru]{0,2}\\*[\"']?"
     r"(?:bearer|basic|token|digest|apikey)[ \t]+|\b(?:bearer|basic)[ \t]+)([\w.~+/=-]+)"
 )
 
-# A name is tried only if it has a hint, so that others do not swallow what stands after them.
-_NAME = rf"(?=[\w.-]*?(?i:{'|'.join(_NAME_HINTS)}))(?P<name>[\w.-]++)"
+# A name's end behind a hint, and what follows where it may be a secret's. The patterns below are
+# tried at the names with a hint only, so that others do not swallow what stands after them.
+_HINTED = r"(?P<name>[\w.-]++)(?P<sign>\\*[\"']?\]?[ \t]*+(?:[=:]|<-)|[\"'][ \t]*,|[ \t>])?"
+_LEAD = (
+    r"(?:\b(?:ENV|ARG|setenv|define|env|set -[a-z]+)[ \t]+"
+    r"|(?:getenv|setenv|putenv|setdefault|get|pop|set|argument|option)\([ \t]*[\"'])\Z"
+)
+_LEAD_ENDS = ("ENV", "ARG", "setenv", "define", "env", "(")
+_MAX_LEAD = 60
+_MAX_BETWEEN = 400  # characters from a name's end until well into its value
+_NAME = r"(?P<name>[\w.-]++)"
+_RANDOM = r"[\w+/=.~%:-]{16}"  # any value that looks random has so many of these
 _QUOTED = (
     r"(?P<prefix>[bfruBFRU]{1,2}(?=[\"']))?(?P<quote>\"\"\"|'''|[\"'])"
     r"(?! ?[,)\]}%]| \+)(?P<quoted>(?:\\.|(?!(?P=quote))[^\\\r\n])++)"
@@ -179,6 +212,7 @@ _SPACED = (
 )
 # The same as items of a list, as in a printed `sys.argv`. In programs it may declare an option.
 _LISTED = rf"(?<![\w.-])(?=-){_NAME}[\"'],[ \t]*+(?![\"']-){_QUOTED}"
+_ELEMENT = r"(?<=<)(?P<name>[\w.-]++)>(?P<bare>[^<>\s][^<>\r\n]*+)(?=</(?P=name)>)"
 _IN_CALL = (
     r"(?:getenv|setenv|putenv|setdefault|get|pop|set|argument|option)\("
     rf"[ \t]*[\"']{_NAME}[\"'][ \t]*,(?:[^\n]{{0,200}}?\bdefault[ \t]*=)??[ \t]*(?![\"']-){_QUOTED}"
@@ -221,8 +255,7 @@ def redact_params(params: dict[str, Any]) -> dict[str, Any]:
 
 def redact_text(text: str) -> str:
     """Copy free text with ``***`` for users in URLs, named secrets and well-known tokens."""
-    text = to_utf8(text)
-    return _redact_assignments(_redact_shapes(text)) if _may_hold_secret(text) else text
+    return _redact_pieces(to_utf8(text), _redact_assignments)
 
 
 def redact_source(text: str, suffix: str) -> str:
@@ -233,12 +266,8 @@ def redact_source(text: str, suffix: str) -> str:
     ``.yaml``, with the dot; empty for ``Dockerfile`` and the like) is of a shell script or a
     configuration. A diff of such a file can be given as well.
     """
-    text = to_utf8(text)
-    if not _may_hold_secret(text):
-        return text
     redact = _redaction_of(suffix.lower())
-    lines = _redact_shapes(text).splitlines(keepends=True)
-    return "".join(redact(line) if _may_hold_secret(line) else line for line in lines)
+    return _redact_pieces(to_utf8(text), functools.partial(_redact_lines, redact=redact))
 
 
 def is_secret_name(name: str) -> bool:
@@ -362,9 +391,7 @@ def _redact_value(value: Any, name: str) -> Any:
 
 def _redact_plain(text: str) -> str:
     """Redact a text and give the very same one back where nothing is hidden."""
-    if not _may_hold_secret(text):
-        return text
-    redacted = _redact_assignments(_redact_shapes(text))
+    redacted = _redact_pieces(text, _redact_assignments)
     return text if redacted == text else redacted
 
 
@@ -373,7 +400,7 @@ def _redact_plain(text: str) -> str:
 
 def _may_hold_secret(text: str) -> bool:
     """Tell by plain searches, without a pattern, whether it is worth looking closer."""
-    if ":" in text or "=" in text or " " in text:
+    if ":" in text or "=" in text or " " in text or "<" in text:
         lowered = text.lower()
         for hint in _TEXT_HINTS:
             if hint in lowered:
@@ -383,33 +410,177 @@ def _may_hold_secret(text: str) -> bool:
     return len(text) >= _MIN_SHAPE and any(map(text.__contains__, _SHAPES))
 
 
+def _redact_pieces(text: str, redact: Callable[[str], str]) -> str:
+    """Redact piece by piece; only a private key goes over more than one line."""
+    if len(text) < _LONG and not _may_hold_secret(text):
+        return text
+    if "-----BEGIN " in text:
+        text = _pattern(_PRIVATE_KEY).sub(_hide_block, text)
+    if len(text) <= _PIECE:
+        return redact(_redact_shapes(text))
+    redacted = []
+    for piece in _pieces(text):
+        redacted.append(redact(_redact_shapes(piece)))
+        time.sleep(0)  # lets a training loop beside have the interpreter
+    return "".join(redacted)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
 def _redact_shapes(text: str) -> str:
     """Hide what is known by its own form or by a fixed phrase before it."""
-    text = _pattern(_PRIVATE_KEY).sub(_hide_block, text)
-    text = _pattern(_USER_IN_URL).sub(_hide_user, text)
-    text = _pattern(_AFTER).sub(rf"\1{HIDDEN}", text)
-    text = _pattern(_HEADER).sub(_hide_header, text)
-    for start, rest in _SHAPES.items():
-        if start in text:
-            shape = start.replace(".", r"\.") + rest
-            text = _pattern(f"(?<![A-Za-z0-9]){shape}").sub(HIDDEN, text)
+    lowered = _lower(text)
+    if "://" in text and "@" in text:
+        text = _pattern(_USER_IN_URL).sub(_hide_user, text)
+    for part, before in _AFTER.items():
+        if part in lowered:
+            text = _pattern(before + _LONG_WORD).sub(rf"\1{HIDDEN}", text)
+    for part, command in _COMMANDS.items():
+        if part in text:
+            text = _pattern(command).sub(_hide_in_command, text)
+    if any(header in lowered for header in _HEADERS):
+        starts = [(at, at) for at in _places(_lower(text), _HEADERS)]
+        text = _substitute(_HEADER, _hide_header, text, starts)
+    if _may_hold_shape(text):
+        for start, rest in _SHAPES.items():
+            if start in text:
+                # The start stands first, so that the pattern looks for it by a plain search.
+                plain = start.replace(".", r"\.")
+                shape = f"{plain}(?<![A-Za-z0-9]{plain}){rest}"
+                text = _pattern(shape).sub(HIDDEN, text)
     return text
+
+
+def _may_hold_shape(text: str) -> bool:
+    if len(text) < _LONG:
+        return any(map(text.__contains__, _SHAPES))
+    families = map(_family, _FAMILIES)
+    return any(map(text.__contains__, _LONE_STARTS)) or any(f.search(text) for f in families)
+
+
+@functools.cache
+def _family(first: str) -> re.Pattern[str]:
+    rests = [start[len(first) :] for start in _SHAPES if start.startswith(first)]
+    return _pattern(f"{first}(?:{'|'.join(rests)})")
+
+
+def _places(text: str, words: Iterable[str]) -> list[int]:
+    """Find the words by plain searches, which are faster than a pattern for all."""
+    places = []
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            places.append(at)
+            at = text.find(word, at + 1)
+    return sorted(places)
+
+
+def _redact_lines(text: str, redact: Callable[[str], str]) -> str:
+    """Redact the lines that hold a secret's name before a value."""
+    parts: list[str] = []
+    done = 0
+    for _, start in _hinted(text):
+        if start >= done:
+            first = text.rfind("\n", done, start) + 1 or done
+            line_end = text.find("\n", start) + 1 or len(text)
+            parts += (text[done:first], redact(text[first:line_end]))
+            done = line_end
+    return "".join([*parts, text[done:]]) if parts else text
 
 
 def _redact_assignments(text: str) -> str:
     """Hide values by their names wherever a text has ``name=value`` or the like."""
-    for pattern in (_ASSIGNED, _SPACED, _LISTED, _IN_CALL):
-        text = _pattern(pattern).sub(_hide_assigned, text)
-    return text
+    return _redact_named(text, (_ASSIGNED, _SPACED, _LISTED, _IN_CALL, _ELEMENT), _hide_assigned)
 
 
 def _redact_program(line: str) -> str:
     # `!export TOKEN=...` and `%env TOKEN=...` in a notebook are a shell's.
     if line.lstrip("+- \t")[:1] in ("!", "%"):
         return _redact_assignments(line)
-    for pattern in (_ASSIGNED_TYPED, _ASSIGNED, _SPACED, _IN_CALL):
-        line = _pattern(pattern).sub(_hide_literal, line)
-    return line
+    return _redact_named(line, (_ASSIGNED_TYPED, _ASSIGNED, _SPACED, _IN_CALL), _hide_literal)
+
+
+def _redact_named(text: str, patterns: Iterable[str], hide: Callable[[re.Match[str]], str]) -> str:
+    starts = _hinted(text)
+    for pattern in patterns:
+        redacted = _substitute(pattern, hide, text, starts)
+        if redacted is not text:
+            text, starts = redacted, _hinted(redacted)
+    return text
+
+
+def _hinted(text: str) -> list[tuple[int, int]]:
+    """Find the names that may have a secret for a value: where each starts, and its lead."""
+    names = []
+    done = 0
+    for at in _places(_lower(text), _NAME_HINTS):
+        if at < done:
+            continue
+        name = _pattern(_HINTED).match(text, at)
+        if name and (sign := name["sign"]):
+            start = _start_of_name(text, at, done)
+            lead = _lead(text, start)
+            is_led = sign not in (" ", "\t") or lead < start or text[start] == "-"
+            if is_led and _may_be_hidden(text, start, name):
+                names.append((lead, start))
+        done = name.end("name") if name else done
+    return names
+
+
+def _may_be_hidden(text: str, start: int, hinted: re.Match[str]) -> bool:
+    """Tell whether a name is sure enough of a secret for the value that follows it."""
+    end = hinted.end("name")
+    sureness = _sureness(text[start:end])
+    is_option = text[start] == "-" or text[max(start - 1, 0) : start] in ("?", "&")
+    if sureness == 0 or sureness == _CERTAIN or (sureness == _LIKELY and is_option):
+        return sureness > 0
+    # Between `name: ` or `"name", ` and the value a type or other arguments may stand.
+    is_far = hinted["sign"].endswith(",") or hinted["sign"].lstrip(" \t") == ":"
+    last = end + (_MAX_BETWEEN if is_far else _MAX_LEAD)
+    line_end = text.find("\n", end, last)
+    return bool(_pattern(_RANDOM).search(text, end, line_end if line_end >= 0 else last))
+
+
+def _start_of_name(text: str, at: int, least: int) -> int:
+    while at > least and (text[at - 1].isalnum() or text[at - 1] in "_.-"):
+        at -= 1
+    return at
+
+
+def _lead(text: str, start: int) -> int:
+    """Find the command or the call before a name, as `env ` or `getenv("`."""
+    before = text[max(start - _MAX_LEAD, 0) : start]
+    if before.rstrip(" \t\"'").endswith(_LEAD_ENDS) or "set -" in before:
+        lead = _pattern(_LEAD).search(text, start - len(before), start)
+        start = lead.start() if lead else start
+    return start
+
+
+def _substitute(
+    pattern: str, hide: Callable[[re.Match[str]], str], text: str, starts: list[tuple[int, int]]
+) -> str:
+    """Do what ``re.sub`` does, but look only at the places given."""
+    parts: list[str] = []
+    done = 0
+    for lead, start in starts:
+        match = _pattern(pattern).match(text, lead) if lead >= done else None
+        if not match and start >= done and start > lead:
+            match = _pattern(pattern).match(text, start)
+        if match:
+            parts += (text[done : match.start()], hide(match))
+            done = match.end()
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _lower(text: str) -> str:
+    """Give the text in small letters, each at its place: only this letter would become two."""
+    return text.replace("\u0130", "i").lower()
 
 
 def _redact_setting(line: str, hidden: str) -> str:
@@ -464,13 +635,22 @@ def _hide_block(match: re.Match[str]) -> str:
 
 def _hide_user(match: re.Match[str]) -> str:
     # In https a user alone is a token as well; elsewhere (ssh://git@host) it is only a name.
-    scheme, credentials = match.groups()
+    credentials = match[1]
+    scheme = match.string[max(match.start() - 5, 0) : match.start()].lower()
     user, _, password = credentials.partition(":")
     if password:
         is_secret = not _is_placeholder(password) or _looks_random(user)
     else:
-        is_secret = bool(scheme) and user != "git" and not _is_placeholder(user)
-    return f"{scheme or ''}://{HIDDEN}@" if is_secret else match[0]
+        is_secret = (
+            scheme.endswith(("http", "https")) and user != "git" and not _is_placeholder(user)
+        )
+    return f"://{HIDDEN}@" if is_secret else match[0]
+
+
+def _hide_in_command(match: re.Match[str]) -> str:
+    before, value = match.groups()
+    is_variable = value.startswith(("$", "{", "<", "%"))
+    return match[0] if is_variable or _is_placeholder(value) else before + HIDDEN
 
 
 def _hide_header(match: re.Match[str]) -> str:

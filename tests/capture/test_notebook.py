@@ -114,6 +114,23 @@ def python(*arguments, folder, stdin=""):
     return done.stdout
 
 
+def test_warnings_of_a_cell_are_not_told_again_and_others_still_are(tmp_path):
+    make = """
+import IPython, warnings
+from experiment_tracking.capture.notebook import to_script
+warnings.simplefilter("error")
+for cell in (r"x = '\\d'", r"y = '\\s'"):
+    with warnings.catch_warnings():  # as another thread may, which forgets our filter with its own
+        print(to_script([cell]))
+try:
+    eval(r"'\\d'")
+except SyntaxError:
+    print("told")
+"""
+    told = python("-c", make, folder=tmp_path)
+    assert told == "# %% [1]\nx = '\\d'\n\n# %% [1]\ny = '\\s'\n\ntold\n"
+
+
 def test_outside_ipython_there_are_no_cells_and_no_notebook(tmp_path):
     ask = "from experiment_tracking.capture.notebook import executed_cells, notebook_path\n"
     ask += "import sys; print(executed_cells(), notebook_path(), 'IPython' in sys.modules)"

@@ -198,6 +198,8 @@ ORDINARY_LINES = [
     "KeyError: 'token_type_ids'", "https://example.org/a@b?page=2", "http://localhost:8888/lab",
     "def login(user: str, password: str | None = None, token: str = None):",
     "HEAD is now at 4b825dc642cb6eb9a060e54bf8d69288fbee4904", "-----BEGIN PUBLIC KEY-----",
+    "curl -u $NAME:$password -o a:b x", "curl --user user:pass x", "mysql -u ann -p -h host:3306",
+    "<key>Label</key>", "<password>${db.password}</password>", "a token>b", "machine learning",
 ]  # fmt: skip
 
 ORDINARY_PROGRAM = """
@@ -297,6 +299,12 @@ def test_what_a_name_gives_away_is_hidden_everywhere(name):
         f'args: {{\\"password\\": \\"{CANARY}\\"}}',
         f"https://host/x?token={CANARY}",
         f"token={CANARY}",
+        f"curl -s -u ann:{CANARY} https://db.example.org/x",
+        f"curl --user 'ann:{CANARY}' https://db.example.org/x",
+        f"mysql -u ann -p{CANARY} runs",
+        f"mysqldump --password {CANARY} runs",
+        f"machine api.wandb.ai login user password {CANARY}",
+        f"<server><password>{CANARY}</password></server>",
     ],
 )
 def test_a_secret_in_free_text_is_hidden(text):
@@ -444,7 +452,8 @@ _PIECES = st.sampled_from([
     "sk-a1" + "b2c3d4e5f6" * 3,
     "q1w2e3r4t5y6u7i8", "-----BEGIN PRIVATE KEY-----", "A" * 44, "-----END PRIVATE KEY-----", "é",
     "get(", "argument(", "default=", "export ", "ENV ", "\udce9", "sig=",
-    "hooks.slack.com/services/",
+    "hooks.slack.com/services/", "<password>", "</password>", "\x0c", "\u2028", "curl -u a:",
+    "mysql -p", "machine a login b password ",
 ])  # fmt: skip
 
 
@@ -470,7 +479,8 @@ def ending(line):
 @pytest.mark.parametrize(
     "piece",
     ["a", '"', "=", "://", ".-", "key:", "key=)", 'key="', "http://p@", "--password ", "eyJa.",
-     "-----BEGIN PRIVATE KEY-----", 'option("key", ', "password: [", "key: a |", "key  ", "?sig="],
+     "-----BEGIN PRIVATE KEY-----", 'option("key", ', "password: [", "key: a |", "key  ", "?sig=",
+     "curl -u a", "mysql -p", "machine a login ", "<key>"],
 )  # fmt: skip
 def test_long_texts_of_anything_are_redacted_in_linear_time(piece):
     """The suite's timeout is the bound: what is quadratic would take many minutes."""
@@ -478,6 +488,26 @@ def test_long_texts_of_anything_are_redacted_in_linear_time(piece):
     assert redact_text(text).startswith("key: ")
     for suffix in (".py", ".yaml"):
         assert redact_source(text, suffix).startswith("key: ")
+
+
+def test_a_long_text_is_redacted_as_its_parts_are():
+    part = "".join(f"{name}: hunter2\n{name} = 'x'\n" for name in SECRET_NAMES)
+    part += "".join(f"note: {token}\n" for token in TOKENS) + ORDINARY_PROGRAM
+    count = 200_000 // len(part) + 1
+    for redact in (redact_text, lambda text: redact_source(text, ".py")):
+        assert redact(part * count) == redact(part) * count
+    line = part.replace("\n", "  ")
+    assert redact_text(line * count) == redact_text(line) * count
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_one_token_in_a_long_text_is_found(token):
+    ordinary = "loss: 0.5 of step\n" * 2000
+    assert redact_text(f"{ordinary}a {token}\n") == f"{ordinary}a ***\n"
+
+
+def test_a_secret_behind_letters_that_change_their_length_is_found():
+    assert redact_text("\u0130\u0130 PASSWORD=hunter2") == "\u0130\u0130 PASSWORD=***"
 
 
 def test_a_megabyte_of_names_is_no_trouble_for_params_and_arguments():
