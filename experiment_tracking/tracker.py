@@ -504,7 +504,7 @@ def _to_interval(interval_s: Any) -> float | None:
 
 
 def _print_changes(path: str) -> None:
-    """Print what a run was given that the last one of the same script was not."""
+    """Print what a run was given that the last one of its script, or the repeated, was not."""
     from experiment_tracking.registry.diff import last_run_of_same_script, summary_lines
     from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry
@@ -512,11 +512,15 @@ def _print_changes(path: str) -> None:
     record = RunRecord(path)
     registry = ExperimentRegistry(record.folder.root)
     last = last_run_of_same_script(registry, record)
+    repeats = bool(record.summary.get("rerun_of"))
     if last is None:
-        notice(f"run {record.key} is the first of its script.")
+        gone = (
+            "repeats a run that is not there any more" if repeats else "is the first of its script"
+        )
+        notice(f"run {record.key} {gone}.")
         return
-    changes = summary_lines(registry.diff(last, record))
-    notice(f"since {last.key}: {'; '.join(changes) or 'nothing has changed'}")
+    changes = "; ".join(summary_lines(registry.diff(last, record))) or "nothing has changed"
+    notice(f"since {last.key}{', which it repeats' if repeats else ''}: {changes}")
 
 
 def _to_resume(resume: Any) -> str:

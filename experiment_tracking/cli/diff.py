@@ -10,7 +10,7 @@ from experiment_tracking.cli.screen import GAP, INDENT, Cell, Column, Screen, js
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.code_diff import CodeDiff, FileDiff
-    from experiment_tracking.registry.diff import Changes, RunDiff
+    from experiment_tracking.registry.diff import Change, Changes, RunDiff
 
 _EXAMPLES = """
 experiments diff latest~1 latest
@@ -95,26 +95,25 @@ def _print_changes(found: "RunDiff", section: str, screen: Screen) -> None:
         last.append(Column("b - a", cells, right=True))
     room = screen.width - sum(column.width + len(GAP) for column in [*columns, *last])
     width = max(_NARROWEST, (room - len(INDENT) - len(GAP)) // 2)
-    pairs = [_pair(change.a, change.b, width) for change in changes.values()]
+    pairs = [_pair(change, width) for change in changes.values()]
     for side, name in enumerate(found.names):
         cells = [Cell(pair[side]) for pair in pairs]
         columns.append(Column(text.cut(text.clean(name), width), cells, section == "metrics"))
     screen.table([*columns, *last], INDENT)
 
 
-def _pair(a: Any, b: Any, width: int) -> tuple[str, str]:
+def _pair(change: "Change", width: int) -> tuple[str, str]:
     """Write two values in at most ``width`` cells each, long ones from where they part."""
-    first, second = _value(a), _value(b)
+    from experiment_tracking.registry.diff import common_length, shown_apart
+
+    first, second = _value(change.a), _value(change.b)
+    if first == second:
+        first, second = shown_apart(change)
     if max(text.width_of(first), text.width_of(second)) > width:
-        common = _common_length(first, second) - _BEFORE_THE_CHANGE
+        common = common_length(first, second) - _BEFORE_THE_CHANGE
         if common > 1:
             first, second = "…" + first[common:], "…" + second[common:]
     return text.cut(first, width), text.cut(second, width)
-
-
-def _common_length(a: str, b: str) -> int:
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _value(value: Any) -> str:
@@ -148,11 +147,16 @@ def _print_files(files: "Sequence[FileDiff]", screen: Screen) -> None:
 
 def _print_lines(files: "Sequence[FileDiff]", screen: Screen) -> None:
     from experiment_tracking.registry.diff import visible_line
+    from experiment_tracking.registry.display import plural
 
-    lines = [line for file in files if file.text for line in ["", *file.text.split("\n")]]
+    told = [file for file in files if file.text and not file.is_long_data]
+    lines = [line for file in told for line in ["", *file.text.split("\n")]]
     shown = lines[:_MOST_LINES] if screen.is_terminal else lines
     for line in shown:
         style = "bold" if line.startswith(("--- ", "+++ ")) else _LINE_STYLES.get(line[:1], "")
         screen.line(Cell(visible_line(line), style))
     if more := len(lines) - len(shown):
-        say(f"{more} more lines of code differ; a pipe has them all (| less), and --json.")
+        lines_more, verb = plural(more, "more line"), "differs" if more == 1 else "differ"
+        say(f"{lines_more} of code {verb}; a pipe has them all (| less), and --json.")
+    if data := sum(file.is_long_data for file in files):
+        say(f"the lines of {plural(data, 'data file')} are in --json alone.")

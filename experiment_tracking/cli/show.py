@@ -222,10 +222,10 @@ def _size_of(path: str) -> int | None:
 
 
 def _print_environment(record: "RunRecord", screen: Screen) -> None:
-    from experiment_tracking.registry.display import git_text
+    from experiment_tracking.registry.display import command_text, git_text
 
     environment = record.environment
-    command = _words(environment.get("command"))
+    command = command_text(environment)
     launched = _words(_mapping(record.summary.get("launched")).get("command"))
     known = (
         ("command", command),
@@ -253,10 +253,12 @@ def _words(words: Any) -> str:
 
 
 def _code(environment: Mapping[str, Any], record: "RunRecord") -> str:
+    from experiment_tracking.registry.display import plural
+
     files = _entries(_mapping(environment.get("code")).get("files"))
     hidden = sum(bool(file.get("redacted")) for file in files)
     parts = (
-        f"{len(files)} files" if files else "",
+        plural(len(files), "file") if files else "",
         f"{hidden} of them with *** for a secret" if hidden else "",
         _file(record.folder.patch),
     )

@@ -1,4 +1,4 @@
-"""What differs in the code of two runs: the kept files, the uncommitted changes, the commits.
+"""What differs in the code of two runs, as it ran: kept files, uncommitted changes, commits.
 
 A run folder may come from somebody else. Of what it says, only the files in its own ``code/``
 are opened, and the repository it names is asked for two commits in a way that runs no program
@@ -6,16 +6,18 @@ and reaches no network, whatever the repository's settings want.
 """
 
 import difflib
+import hashlib
 import os
 import re
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from experiment_tracking.capture.code import why_forbidden
+from experiment_tracking.capture.notebook import without_outputs
 from experiment_tracking.capture.redaction import redact_source, redact_text
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
@@ -33,7 +35,14 @@ _GIT_TIMEOUT_S = 20.0
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PATCH = "git.patch"
 _NO_NEWLINE = "\n\\ No newline at end of file"
-_HUNK = re.compile(r"@@ -(\S+) \+(\S+) @@(.*)", re.DOTALL)
+_PLACE = r"(\d{1,9}(?:,\d{1,9})?)"
+_HUNK = re.compile(rf"@@ -{_PLACE} \+{_PLACE} @@(.*)", re.DOTALL)
+_BLOBS = re.compile(r"^index ([0-9a-f]+)\.\.([0-9a-f]+)", re.MULTILINE)
+_FILE_IN_TREE = re.compile(r"100\d{3} blob ([0-9a-f]+)")
+_LONE = ("in a alone", "in b alone")
+
+_DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+_MOST_LINES_OF_DATA = 50
 
 # Settings of a foreign repository name programs. Plumbing (diff-tree, rev-list) reads fewer of
 # them than diff and log do, and a user's diff.noprefix or colours do not reach it either.
@@ -55,8 +64,9 @@ class FileDiff(NamedTuple):
     path
         Relative to the project's top, with ``/``.
     origin
-        ``"kept"``: the files as they ran. ``"commit"``: as they were committed.
-        ``"uncommitted"``: what each run had changed on top of its commit.
+        ``"kept"``: the files as they ran. ``"commit"``: as they were committed, and ran.
+        ``"uncommitted"``: a change that one run had on top of the commit; where no repository
+        has the file itself, how the changes of both differ.
     added, removed
         Number of lines.
     text
@@ -76,6 +86,12 @@ class FileDiff(NamedTuple):
     def lines_changed(self) -> str:
         """``+3 -1``, or the note where no line could be counted."""
         return f"+{self.added} -{self.removed}" if self.text else self.note or ""
+
+    @property
+    def is_long_data(self) -> bool:
+        """Whether these are many lines of data, of which a reader wants the number alone."""
+        is_data = self.path.lower().endswith(_DATA_SUFFIXES)
+        return is_data and self.added + self.removed > _MOST_LINES_OF_DATA
 
 
 class CodeDiff(NamedTuple):
@@ -114,18 +130,13 @@ def code_diff(a: RunRecord, b: RunRecord) -> CodeDiff:
     both, git is asked for what lies between (up to 2 MB, 20 s); nothing is fetched.
     """
     notes: list[str] = []
-    kept = _kept_names(a.folder, notes), _kept_names(b.folder, notes)
+    tops = _tops(a, b)
+    sides = _Side(a, tops, notes), _Side(b, tops, notes)
     commits = _commits(a, b)
-    between = _between(commits, _tops(a, b), notes) if commits else _Between()
-    in_both = kept[0] & kept[1]
-    changed = list(_kept_diffs(a, b, sorted(in_both)))
-    changed += [_section_diff(path, text) for path, text in between.patches if path not in in_both]
-    patches = _patch_of(a.folder, kept[0], notes), _patch_of(b.folder, kept[1], notes)
-    changed += [file for file in _uncommitted(*patches) if file.path not in in_both]
-    # What git has shown as changed is better shown by that than as a file that came or went.
-    lone = sorted((kept[0] ^ kept[1]) - {file.path for file in changed})
-    files = (*changed, *_kept_diffs(a, b, lone))
-    return CodeDiff(commits, between.log, files, tuple(notes))
+    between = _between(commits, tops, notes) if commits else _Between()
+    files = _file_diffs(*sides, dict(between.patches))
+    shown = sorted(files, key=lambda file: (file.note in _LONE, file.path))
+    return CodeDiff(commits, between.log, tuple(shown), tuple(notes))
 
 
 def has_code(record: RunRecord) -> bool:
@@ -148,9 +159,210 @@ def _git_facts(record: RunRecord) -> Mapping[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def _left_out(record: RunRecord) -> set[str]:
+    """Name the files of which a run has kept nothing, although they may have been changed."""
+    try:
+        code = record.environment.get("code")
+    except (DamagedError, OSError):  # The comparison of the environments has told it.
+        return set()
+    listed = code.get("left_out") if isinstance(code, dict) else None
+    entries = listed if isinstance(listed, list) else []
+    return {str(entry.get("path")) for entry in entries if isinstance(entry, dict)}
+
+
 def _commits(a: RunRecord, b: RunRecord) -> tuple[str, str] | None:
     first, second = commit_of(a), commit_of(b)
     return (first, second) if first and second and first != second else None
+
+
+# ---------------------------------------------------------------------- as it ran
+
+
+class _Side:
+    """What one of the runs ran: its kept files, else its changes, else its commit."""
+
+    def __init__(self, record: RunRecord, tops: list[str], notes: list[str]) -> None:
+        self._folder = record.folder
+        self._commit = commit_of(record)
+        self._tops = tops
+        submodules = _git_facts(record).get("submodules")
+        found = submodules if isinstance(submodules, dict) else {}
+        self._submodules = tuple(f"{path}/" for path in found)
+        self._left_out = _left_out(record)
+        self._committed: dict[str, str | None] = {}
+        self.kept = _kept_names(record.folder, notes)
+        self.patch = _patch_of(record.folder, self.kept, notes)
+        self.kept.discard(_PATCH)
+
+    def look_up(self, paths: Iterable[str]) -> None:
+        """Ask a repository which blobs the commit has under those paths."""
+        inside = [path for path in paths if self._is_as_committed(path)]
+        if not self._commit or not inside:
+            return
+        output = self._ask("ls-tree", "-r", "-z", "--full-tree", self._commit, "--", *inside)
+        if output is None:
+            return
+        self._committed = dict.fromkeys(inside, "")
+        for entry in filter(None, output.decode("utf-8", "backslashreplace").split("\0")):
+            about, _, path = entry.partition("\t")
+            # A link runs as the file it leads to, and that is not known.
+            blob = _FILE_IN_TREE.fullmatch(about)
+            self._committed[path] = blob[1] if blob else None
+
+    def _is_as_committed(self, path: str) -> bool:
+        # A submodule's files are in no tree of the repository around it.
+        elsewhere = path.startswith(self._submodules) or "\0" in path
+        return not elsewhere and path not in self._left_out
+
+    def blob(self, path: str) -> str | None:
+        """Return git's name of the file that ran, empty for no file, None where not known."""
+        if path in self.kept:
+            data = _read_kept(self._folder, path) or b""
+            algorithm = "sha256" if len(self._commit or "") == 64 else "sha1"
+            return hashlib.new(algorithm, b"blob %d\0" % len(data) + data).hexdigest()
+        if blobs := _BLOBS.search(self.patch.get(path, "").partition("\n@@")[0]):
+            return blobs[2].strip("0") and blobs[2]
+        return self._committed.get(path)
+
+    def content(self, path: str) -> bytes | None:
+        """Return the file that ran, secrets hidden, None for no file.
+
+        Raises
+        ------
+        LookupError
+            If it is not kept, and no repository here has what the change was made to.
+        """
+        if path in self.kept:
+            return _read_kept(self._folder, path)
+        section = self.patch.get(path)
+        if section is None:
+            return _as_kept(path, self._read_blob(self._committed.get(path)))
+        blobs = _BLOBS.search(section.partition("\n@@")[0])
+        base = self._read_blob(blobs[1] if blobs else self._committed.get(path))
+        if blobs and not blobs[2].strip("0"):
+            return None
+        return _as_kept(path, _patched(base or b"", section))
+
+    def _read_blob(self, name: str | None) -> bytes | None:
+        """Read a file from a repository; there is none where its name is empty or all zeros."""
+        if name is None:
+            raise LookupError
+        if not name.strip("0"):
+            return None
+        data = self._ask("cat-file", "blob", name)
+        if data is None or len(data) == _GIT_LIMIT_BYTES:
+            raise LookupError
+        return data
+
+    def _ask(self, *words: str) -> bytes | None:
+        answers = (_ask_git(top, *words) for top in self._tops)
+        return next((answer for answer in answers if answer is not None), None)
+
+
+def _file_diffs(a: _Side, b: _Side, between: Mapping[str, str]) -> Iterator[FileDiff]:
+    """Yield what differs, one entry per path."""
+    paths = a.kept | b.kept | a.patch.keys() | b.patch.keys() | between.keys()
+    told_once = {
+        path
+        for path in paths - (a.kept | b.kept)
+        if (path in a.patch) + (path in b.patch) + (path in between) == 1
+    }
+    mixed = sorted(paths - told_once - (a.kept & b.kept))
+    for side in (a, b) if mixed else ():
+        side.look_up(mixed)
+    for path in sorted(paths):
+        try:
+            told = _told(path, a, b, between) if path in told_once else _ran(path, a, b, between)
+        except (DamagedError, OSError) as error:
+            told = FileDiff(path, "kept", note=str(error))
+        if told:
+            yield told
+
+
+def _told(path: str, a: _Side, b: _Side, between: Mapping[str, str]) -> FileDiff:
+    """Show a change as git has told it."""
+    old, new, committed = a.patch.get(path), b.patch.get(path), between.get(path)
+    if old and new:
+        return _changed_change(path, old, new)
+    if committed and (old or new):
+        return FileDiff(path, "kept", note="differs, by what the lines of git.patch do not tell")
+    if committed:
+        return _section_diff(path, committed)
+    return _undone(path, old) if old else _section_diff(path, new or "", "uncommitted in b")
+
+
+def _ran(path: str, a: _Side, b: _Side, between: Mapping[str, str]) -> FileDiff | None:
+    """Compare what ran, wherever each run has it from; None for equal files."""
+    both_kept = path in a.kept and path in b.kept
+    if not both_kept and a.blob(path) == b.blob(path) is not None:
+        return None
+    try:
+        before, after = a.content(path), b.content(path)
+    except LookupError:
+        if a.patch.get(path) == b.patch.get(path) and path not in between:
+            return _lone(path, a, b)
+        return _told(path, a, b, between)
+    return None if before == after else _kept_diff(path, before, after)
+
+
+def _lone(path: str, a: _Side, b: _Side) -> FileDiff | None:
+    """Show a file that one run has kept and of which nothing is known of the other."""
+    if path not in a.kept | b.kept:
+        return None
+    before, after = (side.content(path) if path in side.kept else None for side in (a, b))
+    return _kept_diff(path, before, after)
+
+
+def _as_kept(path: str, data: bytes | None) -> bytes | None:
+    """Hide in a file what is hidden in those that a run keeps."""
+    if data is None or b"\0" in data:
+        return data
+    if why_forbidden(path):
+        raise LookupError
+    suffix = os.path.splitext(path)[1]
+    if suffix == ".ipynb":
+        try:
+            return without_outputs(data)[0]
+        except ValueError:  # No notebook, whatever its name.
+            suffix = ".json"
+    return redact_source(data.decode("utf-8", "backslashreplace"), suffix).encode()
+
+
+def _patched(base: bytes, section: str) -> bytes:
+    """Apply a section of a patch to the file it was made from; LookupError where it does not."""
+    lines, before, at = [], _lines(base), 0
+    for line in _hunk_lines(section):
+        if hunk := _HUNK.fullmatch(line):
+            first, _, count = hunk[1].partition(",")
+            # One that takes no line away stands behind the line that it names.
+            start = int(first) - (count != "0")
+            if not at <= start <= len(before):
+                raise LookupError
+            lines += before[at:start]
+            at = start
+        elif line[:1] == "+":
+            lines.append(line[1:])
+        elif line[:1] in (" ", "-") and before[at : at + 1] == [line[1:]]:
+            lines += before[at : at + 1] if line[:1] == " " else []
+            at += 1
+        else:
+            raise LookupError
+    text = "\n".join([*lines, *before[at:], ""])
+    return text.removesuffix(_NO_NEWLINE + "\n").encode()
+
+
+def _hunk_lines(section: str) -> list[str]:
+    """Return a section's lines from its first hunk on, as :func:`_lines` writes them."""
+    _, start, hunks = section.partition("\n@@ ")
+    if not start and "\nGIT binary patch" in section:
+        raise LookupError
+    lines: list[str] = []
+    for line in (start[1:] + hunks).split("\n") if start else ():
+        if line.startswith("\\") and lines:
+            lines[-1] += "\n" + line
+        else:
+            lines.append(line)
+    return lines
 
 
 # ---------------------------------------------------------------------- files in code/
@@ -177,21 +389,8 @@ def _kept_names(folder: RunFolder, notes: list[str]) -> set[str]:
     return names
 
 
-def _kept_diffs(a: RunRecord, b: RunRecord, names: list[str]) -> Iterator[FileDiff]:
-    for name in names:
-        if name == _PATCH:
-            continue
-        try:
-            before, after = _read_kept(a.folder, name), _read_kept(b.folder, name)
-        except (DamagedError, OSError) as error:
-            yield FileDiff(name, "kept", note=str(error))
-            continue
-        if before != after:
-            yield _kept_diff(name, before, after)
-
-
 def _kept_diff(name: str, before: bytes | None, after: bytes | None) -> FileDiff:
-    lone = "in a alone" if after is None else "in b alone" if before is None else None
+    lone = _LONE[0] if after is None else _LONE[1] if before is None else None
     reason = _why_not_lines(before, after)
     if reason:
         return FileDiff(name, "kept", note=f"{lone}, {reason}" if lone else f"differs, {reason}")
@@ -268,21 +467,12 @@ def _path_of(section: str) -> str:
     return both[: len(both) // 2].strip('"')[2:]
 
 
-def _uncommitted(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[FileDiff]:
-    for path in sorted({*before, *after}):
-        old, new = before.get(path), after.get(path)
-        if old == new:
-            continue
-        if old is None or new is None:
-            yield _undone(path, old) if old else _section_diff(path, new or "", "uncommitted in b")
-        else:
-            # How two changes of one file differ can be told by a change of the change alone.
-            reason = _why_not_lines(old.encode(), new.encode())
-            yield (
-                FileDiff(path, "uncommitted", note=f"differs, {reason}")
-                if reason
-                else _file_diff(path, "uncommitted", old.split("\n"), new.split("\n"))
-            )
+def _changed_change(path: str, old: str, new: str) -> FileDiff:
+    # Without the file itself, how two changes differ is told by a change of the change alone.
+    reason = _why_not_lines(old.encode(), new.encode())
+    if reason:
+        return FileDiff(path, "uncommitted", note=f"differs, {reason}")
+    return _file_diff(path, "uncommitted", old.split("\n"), new.split("\n"))
 
 
 def _section_diff(path: str, section: str, note: str | None = None) -> FileDiff:

@@ -1,10 +1,13 @@
 """What differs between two runs: what they were given, what they ran, what came out."""
 
 import math
+import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import DamagedError
@@ -23,12 +26,17 @@ SECTIONS = (
 _INPUT_FACTS = ("kind", "sha256", "size_bytes", "files", "shape", "dtype", "columns")
 _ENVIRONMENT = (
     "python_version", "python_implementation", "executable", "platform", "hostname", "user",
-    "project", "cwd", "notebook", "variables", "launcher",
+    "cwd", "notebook", "variables", "launcher",
 )  # fmt: skip
 _HARDWARE = ("cpu_model", "cpu_count", "cpus_allowed", "memory_bytes", "memory_limit_bytes")
 
 _MOST_LINES = 4
 _LONGEST_VALUE = 40
+_BEFORE_THE_CHANGE = 8
+_USED = {"script": 0, "module": 1, "notebook": 1}
+"""Origins of files that take part in a run, by how soon a change of theirs is told."""
+_CONFIGURATION = (".yaml", ".yml", ".toml", ".json", ".cfg", ".ini", ".conf", ".gin")
+_PYTHON = re.compile(r"python[0-9.]*(\.exe)?")
 _TOLD = ("python_version", "hostname", "cpu_model", "gpus")
 
 
@@ -81,7 +89,7 @@ class RunDiff(Mapping[str, Any]):
         Versions by name, with the source where it is not an index of packages.
     environment
         Interpreter, platform, host, user, command, working directory, branch, seeds, launcher
-        and variables.
+        and variables. Where a project lies is no difference: paths in it are relative.
     hardware
         Processor, memory (bytes) and GPUs.
     problems
@@ -104,7 +112,7 @@ class RunDiff(Mapping[str, Any]):
         self.tags = _changes(a.tags, b.tags)
         self.inputs = _differing_facts(_changes(*self._both("inputs", _inputs)))
         self.packages = _changes(*self._both("packages", _packages))
-        self.environment = _known_changes(*self._both("environment", _environment))
+        self.environment = self._environment()
         self.hardware = _known_changes(*self._both("hardware", _hardware))
 
     def __getitem__(self, section: str) -> Any:
@@ -184,6 +192,21 @@ class RunDiff(Mapping[str, Any]):
         further = {name: each for name, each in best.items() if each != last.get(name)}
         return last | {f"{name}:best": each for name, each in further.items()}
 
+    def _environment(self) -> Changes:
+        from experiment_tracking.registry.display import is_notebook
+
+        facts = _facts(self.a), _facts(self.b)
+        # Outside of a project, the folder a run is started in is moved for its rerun.
+        moved = any(run.summary.get("rerun_of") for run in (self.a, self.b))
+        projects = _Projects(each.get("project") or (moved and each.get("cwd")) for each in facts)
+        changes = _known_changes(
+            *self._both("environment", lambda run: _environment(run, projects))
+        )
+        # A rerun starts the cells in another way; whose cells they are stands under `notebook`.
+        if all(map(is_notebook, facts)):
+            changes.pop("command", None)
+        return changes
+
     def _both(self, section: str, read: Callable[[RunRecord], Facts | None]) -> tuple[Facts, Facts]:
         """Read something of both runs; nothing of either where it is not known of one."""
         a, b = (self._read(run, section, read) for run in (self.a, self.b))
@@ -203,34 +226,48 @@ class RunDiff(Mapping[str, Any]):
 
 
 def last_run_of_same_script(registry: "ExperimentRegistry", record: RunRecord) -> RunRecord | None:
-    """Return the newest earlier run of the project that ran the same script, None without one.
+    """Return the run to compare a run with, None without one.
+
+    Of a rerun that is the run it repeats. Else it is the newest earlier run of the project that
+    ran the same script and is no rerun; if there is one that finished, the newest of those.
 
     The same are scripts of one name inside their project, notebooks of one path, else commands
     whose first two words are equal. Reads the project's summaries, and environments from the
     newest run back.
     """
-    wanted = _script(record)
-    if wanted is None or record.created_at is None:
+    runs = registry.list_experiments(record.project)
+    if repeated := record.summary.get("rerun_of"):
+        return next((run for run in runs if run.id == repeated), None)
+    script = _script(record)
+    if script is None or record.created_at is None:
         return None
-    for earlier in reversed(registry.list_experiments(record.project)):
-        if (earlier.created_at or "~") < record.created_at and _script(earlier) == wanted:
-            return earlier
-    return None
+    earlier = [run for run in runs if (run.created_at or "~") < record.created_at]
+    alike = (
+        run
+        for run in reversed(earlier)
+        if not run.summary.get("rerun_of") and _script(run) == script
+    )
+    newest = next(alike, None)
+    finished = (run for run in chain([newest], alike) if run and _ended_well(run))
+    return next(finished, newest)
 
 
 def summary_lines(diff: RunDiff) -> list[str]:
-    """Say in a few short lines what a run was given or ran that the other was not.
+    """Say in a few short lines what run b was given or ran that run a was not.
 
     Metrics and tags are left out, and of the machine all but Python, host, processor and GPUs.
+    Of a run b that has not finished nothing is said of params and inputs that it lacks: it may
+    not have come to them.
     """
     # A param that is None in one run and missing in the other has nothing to show.
-    params = {name: each for name, each in diff.params.items() if each != (None, None)}
+    params = {name: each for name, each in _reached(diff, diff.params) if each != (None, None)}
     lines = _first(
         [f"{visible(name)} {_arrow(change)}" for name, change in params.items()], "params"
     )
-    lines += _code_lines(diff.code)
+    lines += _code_lines(diff)
     lines += [
-        f"input {visible(name)} {_what_changed(change)}" for name, change in diff.inputs.items()
+        f"input {visible(name)} {_what_changed(change)}"
+        for name, change in _reached(diff, diff.inputs)
     ]
     versions = [f"{visible(name)} {_arrow(change)}" for name, change in diff.packages.items()]
     lines += _first(versions, "packages")
@@ -279,6 +316,35 @@ def shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_short_fact(name, fact)}" for name, fact in value.items())
     return visible(f"{value:.6g}" if type(value) is float else str(value)) or "''"
+
+
+def shown_apart(change: Change) -> tuple[str, str]:
+    """Write both values as :func:`shown` does, with as many digits as it takes to differ."""
+    a, b = shown(change.a), shown(change.b)
+    if a != b or a == "":
+        return a, b
+    if type(change.a) is not float or type(change.b) is not float:
+        return visible(repr(change.a)), visible(repr(change.b))
+    for digits in range(7, 18):  # 17 tell any two floats apart
+        a, b = f"{change.a:.{digits}g}", f"{change.b:.{digits}g}"
+        if a != b:
+            break
+    return a, b
+
+
+def cut_apart(change: Change, length: int) -> tuple[str, str]:
+    """Cut both values to a length, from where they part if their beginnings are the same."""
+    a, b = shown_apart(change)
+    if _cut(a, length) == _cut(b, length):
+        common = max(0, common_length(a, b) - _BEFORE_THE_CHANGE)
+        a, b = f"…{a[common:]}", f"…{b[common:]}"
+    return _cut(a, length), _cut(b, length)
+
+
+def common_length(a: str, b: str) -> int:
+    """Return how many characters two texts have in common before they part."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def visible(text: str) -> str:
@@ -387,19 +453,49 @@ def _version(version: Any, source: Any) -> str:
     return f"{shown} ({source.get('url')}{f'@{commit}' if commit else ''})"
 
 
-def _environment(record: RunRecord) -> Facts | None:
+class _Projects:
+    """Where the projects of both runs lie, to write what lies in them by relative paths."""
+
+    def __init__(self, tops: Iterable[Any]) -> None:
+        absolute = (top for top in tops if isinstance(top, str) and os.path.isabs(top))
+        names = {top.rstrip("/\\") for top in absolute} - {""}
+        anywhere = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        pattern = rf"(?<![\w./\\-])(?:{anywhere})(?:[/\\]|(?![\w.-]))"
+        self._inside = re.compile(pattern) if names else None
+
+    def relative(self, value: Any) -> Any:
+        """Copy a text, or the texts in a mapping, with relative paths."""
+        if isinstance(value, dict):
+            return {name: self.relative(each) for name, each in value.items()}
+        if self._inside is None or not isinstance(value, str):
+            return value
+        return self._inside.sub(lambda top: "" if top[0][-1] in "/\\" else ".", value)
+
+
+def _environment(record: RunRecord, projects: _Projects) -> Facts | None:
     facts = record.environment
-    command = facts.get("command")
     known = {
         **{name: facts.get(name) for name in _ENVIRONMENT},
-        "command": shlex.join(map(str, command)) if isinstance(command, list) else None,
+        "command": _command(facts),
         "script": _mapping(facts, "entry_script").get("relative_name"),
         "branch": _mapping(facts, "git").get("branch"),
         "conda": _mapping(facts, "conda").get("environment"),
         # Only seeds that the tracker has set are there: none is known to be none.
         "seeds": _mapping(facts, "seeds") if facts else None,
     }
-    return {name: value for name, value in known.items() if value is not None} or None
+    return {n: projects.relative(value) for n, value in known.items() if value is not None} or None
+
+
+def _command(facts: Facts) -> str | None:
+    from experiment_tracking.registry.display import command_text, is_notebook
+
+    words = facts.get("command")
+    if is_notebook(facts) or not isinstance(words, list) or not words:
+        return command_text(facts) or None
+    # Which interpreter it was is told by its version and its packages, not by its folder.
+    program = os.path.basename(str(words[0]))
+    first = "python" if _PYTHON.fullmatch(program) else str(words[0])
+    return shlex.join([first, *map(str, words[1:])])
 
 
 def _hardware(record: RunRecord) -> Facts | None:
@@ -425,12 +521,20 @@ def _gpu_name(device: Facts) -> str:
     return f"{device.get('name')}{f' {size / 2**30:.0f} GiB' if type(size) is int else ''}"
 
 
+def _ended_well(record: RunRecord) -> bool:
+    return record.status == "finished" and not record.summary.get("exit_code")
+
+
+def _facts(record: RunRecord) -> Facts:
+    try:
+        return record.environment
+    except (DamagedError, OSError):  # The section tells it.
+        return {}
+
+
 def _script(record: RunRecord) -> tuple[Any, ...] | None:
     """Return what tells a run's script from others, None where nothing is known of it."""
-    try:
-        facts = record.environment
-    except (DamagedError, OSError):
-        return None  # A run of which that is lost is no run to compare with.
+    facts = _facts(record)  # A run of which that is lost is no run to compare with.
     script = _mapping(facts, "entry_script")
     if name := script.get("relative_name") or script.get("path"):
         return ("script", str(name))
@@ -448,9 +552,8 @@ def _short_fact(name: str, fact: Any) -> str:
 
 
 def _arrow(change: Change) -> str:
-    return " → ".join(
-        "none" if side is None else _cut(shown(side), _LONGEST_VALUE) for side in change
-    )
+    texts = zip(change, cut_apart(change, _LONGEST_VALUE), strict=True)
+    return " → ".join("none" if side is None else text for side, text in texts)
 
 
 def _cut(text: str, length: int) -> str:
@@ -463,14 +566,46 @@ def _first(lines: list[str], what: str) -> list[str]:
     return lines if more <= 1 else [*lines[:_MOST_LINES], f"{more} more {what}"]
 
 
-def _code_lines(code: CodeDiff) -> list[str]:
-    lines = []
+def _reached(diff: RunDiff, changes: Changes) -> list[tuple[str, Change]]:
+    finished = _ended_well(diff.b)
+    return [(name, each) for name, each in changes.items() if finished or each.b is not None]
+
+
+def _code_lines(diff: RunDiff) -> list[str]:
+    code, lines = diff.code, []
     if code.commits:
         lines.append(f"commit {code.commits[0][:7]} → {code.commits[1][:7]}")
     if code.files:
-        files = [f"{visible(file.path)} {file.lines_changed}" for file in code.files]
-        lines.append(f"code: {', '.join(_first(files, 'files'))}")
+        lines.append(f"code: {', '.join(_file_words(code.files, _ranks(diff)))}")
     return lines
+
+
+def _ranks(diff: RunDiff) -> dict[str, int]:
+    """Rank by path the files that were the script or imported, as far as the runs tell."""
+    ranks = {}
+    for facts in (_facts(diff.a), _facts(diff.b)):
+        files = _mapping(facts, "code").get("files")
+        for file in files if isinstance(files, list) else ():
+            if isinstance(file, dict) and file.get("origin") in _USED:
+                ranks[str(file.get("path"))] = _USED[file["origin"]]
+        ranks[str(_mapping(facts, "entry_script").get("relative_name"))] = 0
+    return ranks
+
+
+def _file_words(files: Collection[FileDiff], ranks: Mapping[str, int]) -> list[str]:
+    """Name the script, what it imports and configuration; of other files their number."""
+    from experiment_tracking.registry.display import plural
+
+    told = [file for file in files if file.path in ranks or _is_configuration(file)] or [*files]
+    told.sort(key=lambda file: ranks.get(file.path, 2))
+    told = told[:_MOST_LINES]
+    words = [f"{visible(file.path)} {file.lines_changed}" for file in told]
+    others = len(files) - len(told)
+    return [*words, plural(others, "other file")] if others else words
+
+
+def _is_configuration(file: FileDiff) -> bool:
+    return file.path.lower().endswith(_CONFIGURATION) and not file.is_long_data
 
 
 def _what_changed(change: Change) -> str:

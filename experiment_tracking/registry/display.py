@@ -1,5 +1,7 @@
 """How runs look in a notebook: plain tables, everything in them escaped."""
 
+import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,15 @@ from experiment_tracking.registry.runset import RunSet
 if TYPE_CHECKING:
     # Comparing code loads difflib and what starts a process.
     from experiment_tracking.registry.code_diff import CodeDiff, FileDiff
-    from experiment_tracking.registry.diff import Changes, RunDiff
+    from experiment_tracking.registry.diff import Change, Changes, RunDiff
 
 _MAX_ROWS = 50
 _MAX_CELL = 200
 _MAX_LINES = 300
+_MAX_OPEN_LINES = 40
+
+_NOTEBOOK_WORDS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher.py", "notebook.ipy")
+"""Modules and scripts that start a notebook's kernel, and the name its cells are kept by."""
 
 # Half transparent: over a dark page as over a white one the text stays readable. In the element,
 # since notebooks drop style sheets.
@@ -25,6 +31,14 @@ _LINE_STYLES = {
     "-": "background: rgba(248, 81, 73, 0.25)",
     "@": "opacity: 0.6",
 }
+
+
+# Colours are the page's, light or dark, and nothing is left to its style sheet.
+_TABLE = "border-collapse: collapse; margin: 0.3em 0"
+_TEXT = "padding: 0.2em 0.8em; text-align: left; vertical-align: top; overflow-wrap: anywhere"
+_NUMBER = "padding: 0.2em 0.8em; text-align: right; font-variant-numeric: tabular-nums"
+_HEADING = "margin: 1em 0 0.2em"
+_CODE = "line-height: 1.3; margin: 0.3em 0 0.8em; overflow-x: auto; color: inherit"
 
 
 def table_html(columns: Mapping[str, Sequence[Any]]) -> str:
@@ -49,7 +63,7 @@ def runs_html(runs: RunSet) -> str:
         "duration_s": [record.duration_s for record in shown],
     }
     metrics = {name: shown.numbers(name, "last") for name in shown.metric_names()}
-    return f"<p>{len(runs)} runs</p>" + table_html(beside(columns, metrics))
+    return f"<p>{plural(len(runs), 'run')}</p>" + table_html(beside(columns, metrics))
 
 
 def record_html(record: RunRecord) -> str:
@@ -91,6 +105,11 @@ def _facts_html(record: RunRecord) -> str:
     return f"<p>{_cell(shown)}</p>" if shown else ""
 
 
+def plural(number: int, word: str) -> str:
+    """Write a number of things: ``1 file``, ``2 files``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def git_text(git: Any) -> str:
     """Return where a run's code was: commit, branch, changes; else why that is not known."""
     if not isinstance(git, Mapping):
@@ -99,6 +118,23 @@ def git_text(git: Any) -> str:
         return str(git.get("note") or "")
     branch = f" on {git['branch']}" if git.get("branch") else ""
     return f"{str(git['commit'])[:12]}{branch}{', with changes' if git.get('dirty') else ''}"
+
+
+def is_notebook(environment: Mapping[str, Any]) -> bool:
+    """Tell whether a run was made in a notebook, or is a rerun of its cells."""
+    command = environment.get("command")
+    words = command if isinstance(command, list) else []
+    return bool(environment.get("notebook")) or any(
+        os.path.basename(str(word)) in _NOTEBOOK_WORDS for word in words
+    )
+
+
+def command_text(environment: Mapping[str, Any]) -> str:
+    """Return a run's command line; of a notebook its name, for its kernel's tells nothing."""
+    command = environment.get("command")
+    if is_notebook(environment):
+        return f"notebook {os.path.basename(str(environment.get('notebook') or ''))}".rstrip()
+    return shlex.join(map(str, command)) if isinstance(command, list) else ""
 
 
 def _inputs_html(record: RunRecord) -> str:
@@ -113,10 +149,9 @@ def diff_html(diff: "RunDiff") -> str:
     """Return what two runs differ in: a table per section, the lines of code in colour."""
     from experiment_tracking.registry.diff import equal_sections, unknown_lines, visible
 
-    a, b = (escape(visible(name)) for name in diff.names)
-    parts = [f"<p><b>{a}</b> → <b>{b}</b></p>"]
+    parts = [f"<p><b>{' → '.join(_headings(diff))}</b></p>"]
     for section in diff:
-        parts.append(f"<p><b>{section}</b></p>")
+        parts.append(f'<p style="{_HEADING}"><b>{section}</b></p>')
         code = section == "code"
         parts.append(_code_html(diff.code) if code else _changes_html(diff, diff[section]))
     if equal := equal_sections(diff):
@@ -125,19 +160,49 @@ def diff_html(diff: "RunDiff") -> str:
     return "".join(parts)
 
 
-def _changes_html(diff: "RunDiff", changes: "Changes") -> str:
-    from experiment_tracking.registry.diff import difference_text, shown, visible
+def _headings(diff: "RunDiff") -> list[str]:
+    """Return what each run is called: its name, with the rest of its path to be pointed at."""
+    from experiment_tracking.registry.diff import visible
 
-    a, b = map(visible, diff.names)
-    columns = {
-        "": [visible(name) for name in changes],
-        a: [shown(change.a) for change in changes.values()],
-        b: [shown(change.b) for change in changes.values()],
-    }
-    if changes is diff.metrics:
-        # The colon keeps it apart from every run's name.
-        columns["change: b - a"] = [difference_text(change) for change in changes.values()]
-    return table_html(columns)
+    keys = diff.a.key, diff.b.key
+    names = (diff.a.name, diff.b.name) if diff.a.name != diff.b.name else keys
+    if names[0] == names[1]:
+        names = f"{names[0]} (a)", f"{names[1]} (b)"
+    paths = diff.a.folder.path, diff.b.folder.path
+    return [
+        f'<span title="{escape(visible(path))}">{escape(visible(name))}</span>'
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _changes_html(diff: "RunDiff", changes: "Changes") -> str:
+    metrics = changes is diff.metrics
+    titles = ["", *_headings(diff), *["b - a"] * metrics]
+    numbers = all(_are_numbers(change) for change in changes.values())
+    head = "".join(_cell_html(title, "th", number=numbers) for title in titles)
+    rows = [_change_html(name, changes[name], metrics) for name in list(changes)[:_MAX_ROWS]]
+    more = f"<p>… {len(changes) - _MAX_ROWS} more</p>" if len(changes) > _MAX_ROWS else ""
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table style="{_TABLE}">{body}</table>{more}'
+
+
+def _are_numbers(change: "Change") -> bool:
+    return all(side is None or type(side) in (int, float) for side in change)
+
+
+def _change_html(name: str, change: "Change", is_metric: bool) -> str:
+    from experiment_tracking.registry.diff import cut_apart, difference_text, visible
+
+    cells = [_cell_html(_cell(visible(name)))]
+    for value, text in zip(change, cut_apart(change, _MAX_CELL), strict=True):
+        cells.append(_cell_html(escape(text), number=type(value) in (int, float)))
+    if is_metric:
+        cells.append(_cell_html(difference_text(change), number=True))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _cell_html(content: str, element: str = "td", *, number: bool = False) -> str:
+    return f'<{element} style="{_NUMBER if number else _TEXT}">{content}</{element}>'
 
 
 def _code_html(code: "CodeDiff") -> str:
@@ -147,10 +212,10 @@ def _code_html(code: "CodeDiff") -> str:
     if code.commits:
         parts.append(f"<p>commit {code.commits[0][:12]} → {code.commits[1][:12]}</p>")
     if code.log:
-        parts.append(_lines_html(map(visible, code.log)))
+        parts.append(_pre_html(escape(visible(line)) + "\n" for line in code.log))
     parts += [_file_html(file) for file in code.files[:_MAX_ROWS]]
     if len(code.files) > _MAX_ROWS:
-        parts.append(f"<p>… {len(code.files) - _MAX_ROWS} more files</p>")
+        parts.append(f"<p>… {plural(len(code.files) - _MAX_ROWS, 'more file')}</p>")
     return "".join(parts)
 
 
@@ -158,18 +223,18 @@ def _file_html(file: "FileDiff") -> str:
     from experiment_tracking.registry.diff import file_title, visible_line
 
     title = escape(file_title(file))
-    if not file.text:
+    if not file.text or file.is_long_data:
         return f"<p>{title}</p>"
     lines = file.text.split("\n")[2:]  # the names of the file are in the title
-    shown = [visible_line(line) for line in lines[:_MAX_LINES]]
+    shown = [_line_html(visible_line(line)) for line in lines[:_MAX_LINES]]
     if len(lines) > _MAX_LINES:
-        shown.append(f"… {len(lines) - _MAX_LINES} more lines")
-    return f"<details open><summary>{title}</summary>{_lines_html(shown)}</details>"
+        shown.append(_line_html(f"… {plural(len(lines) - _MAX_LINES, 'more line')}"))
+    is_open = " open" if len(lines) <= _MAX_OPEN_LINES else ""
+    return f"<details{is_open}><summary>{title}</summary>{_pre_html(shown)}</details>"
 
 
-def _lines_html(lines: Iterable[str]) -> str:
-    shown = "".join(_line_html(line) for line in lines)
-    return f'<pre style="line-height: 1.3">{shown}</pre>'
+def _pre_html(shown: Iterable[str]) -> str:
+    return f'<pre style="{_CODE}">{"".join(shown)}</pre>'
 
 
 def _line_html(line: str) -> str:

@@ -1,5 +1,9 @@
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +101,61 @@ def test_an_unknown_section_ends_with_2_and_names_those_there_are(experiments):
 
 def test_an_unknown_run_ends_with_3(experiments):
     assert experiments("diff", "lr-0.1", "lr-0.2")[0] == 3
+
+
+def test_of_many_lines_of_data_the_number_is_shown_and_json_has_them(experiments, two):
+    for path, value in zip(two, "12", strict=True):
+        (path / "code" / "data.csv").write_text(f"{value}\n" * 60)
+    _, out, err = experiments("diff", "one", "two", "--only", "code")
+    assert "  data.csv +60 -60" in out
+    assert "+++ b/data.csv" not in out
+    assert "the lines of 1 data file are in --json alone." in err
+    files = json.loads(experiments("diff", "one", "two", "--json")[1])["code"]["files"]
+    assert "+++ b/data.csv" in files[0]["text"]
+
+
+def test_numbers_have_as_many_digits_as_it_takes_to_differ(experiments, root):
+    for name, started in (("x", 1795271437.2), ("y", 1795271437.4)):
+        options = {"root": root, "use_tensorboard": False, "auto_log": False}
+        ExperimentTracker("coded", **options).start_run(name, {"started": started}).end_run()
+    out = experiments("diff", "x", "y", "--only", "params")[1]
+    assert rows(out)["started"] == ["1795271437.2", "1795271437.4"]
+
+
+_SCRIPT = """
+from experiment_tracking import ExperimentTracker
+tracker = ExperimentTracker("moved", root={!r}, use_tensorboard=False, print_changes=True)
+with tracker.start_run("first") as run:
+    run.log_metrics({{"width": float(open("conf.yaml").read())}}, step=0)
+"""
+
+
+def test_a_run_with_uncommitted_changes_and_its_rerun_do_not_differ(experiments, root, tmp_path):
+    package = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": package}
+
+    def call(*words):
+        done = subprocess.run(words, cwd=tmp_path / "p", env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stderr.decode()
+
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "train.py").write_text(_SCRIPT.format(str(root)))
+    (tmp_path / "p" / "conf.yaml").write_text("1\n")
+    call("git", "init", "-q")
+    call("git", "add", ".")
+    me = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    call("git", *me, "commit", "-qm", "Begin")
+    (tmp_path / "p" / "conf.yaml").write_text("2\n")
+    call(sys.executable, str(tmp_path / "p" / "train.py"))
+    call("git", *me, "commit", "-qam", "Widen")
+    command = ("-m", "experiment_tracking", "--root", str(root), "rerun", "moved/first")
+    said = call(sys.executable, *command)
+    assert "since moved/first, which it repeats: nothing has changed\n" in said
+    out = experiments("diff", "moved/first", "moved/first-rerun")[1]
+    assert out.splitlines() == ["first → first-rerun"]
+    # A person's own run is compared with their last one, and not with the rerun since.
+    assert "since moved/first: commit " in call(sys.executable, "train.py")
+    out = experiments("diff", "moved/first", "moved/first-2", "--only", "code")[1]
+    assert "Widen" in out
+    assert "conf.yaml" not in out

@@ -89,6 +89,20 @@ def test_what_a_run_was_made_with_comes_from_its_environment(experiments, root):
     ]
 
 
+@pytest.mark.parametrize(
+    ("notebook", "shown"), [("/p/study.ipynb", "notebook study.ipynb"), (None, "notebook")]
+)
+def test_of_a_notebook_its_name_is_shown_and_not_its_kernels_command(
+    experiments, edit, notebook, shown
+):
+    command = ["python", "-m", "ipykernel_launcher", "-f", "/tmp/tmp1.json"]
+    code = {"files": [{"path": "notebook.ipy"}]}
+    edit("lr-0.1", "environment.json", command=command, notebook=notebook, code=code)
+    lines = experiments("show", "lr-0.1")[1].splitlines()
+    assert f"  command  {shown}" in lines
+    assert "  code     1 file" in lines
+
+
 def test_a_launched_run_shows_its_exit_code_its_console_and_the_run_it_repeats(experiments, root):
     original = RunRecord(root / "digits" / "lr-0.1")
     words = [sys.executable, "-c", "print('hello'); raise SystemExit(3)"]

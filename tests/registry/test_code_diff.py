@@ -137,7 +137,121 @@ def test_a_commit_that_brought_a_kept_file_shows_it_once(kept, git):
     git("commit", "-m", "Add")
     a = kept("a", commit=first, top=str(git.top))
     b = kept("b", {"new.py": "x = 1\n"}, commit=head(git), top=str(git.top))
-    assert by_path(code_diff(a, b))["new.py"].origin == "commit"
+    assert by_path(code_diff(a, b))["new.py"].note == "in b alone"
+
+
+def both_commits(git, kept, before, after):
+    """Two runs, one of a commit before a change of conf.yaml and one of the commit after it."""
+    first = head(git)
+    (git.top / "conf.yaml").write_text(after)
+    git("commit", "-am", "Change")
+    git("checkout", first)
+    patch = patch_of(git, before)
+    git("checkout", "main")
+    a = kept("a", {"git.patch": patch}, commit=first, top=str(git.top))
+    return a, kept("b", commit=head(git), top=str(git.top))
+
+
+def test_a_change_that_was_committed_between_the_runs_is_none(kept, git):
+    text = "width: 1\ndepth: 5\n"
+    a, b = both_commits(git, kept, text, text)
+    for code in (code_diff(a, b), code_diff(b, a)):
+        assert code.commits
+        assert code.files == ()
+
+
+def test_an_uncommitted_change_and_a_commit_of_one_file_show_as_one_true_diff(kept, git):
+    a, b = both_commits(git, kept, "width: 7\ndepth: 2", "width: 1\ndepth: 5\nheight: 3\n")
+    file = by_path(code_diff(a, b))["conf.yaml"]
+    assert changed_lines(file) == [
+        "-width: 7", "-depth: 2", "+width: 1", "+depth: 5", "+height: 3",
+    ]  # fmt: skip
+    assert "\\ No newline at end of file" in file.text
+
+
+def test_without_the_repository_equal_blobs_are_still_no_difference(kept, git):
+    patch = patch_of(git, "width: 1\ndepth: 5\n")
+    a = kept("a", {"git.patch": patch}, commit="a" * 40)
+    b = kept("b", {"conf.yaml": "width: 1\ndepth: 5\n"}, commit="b" * 40)
+    assert code_diff(a, b).files == ()
+    c = kept("c", {"conf.yaml": "width: 1\ndepth: 6\n"}, commit="b" * 40)
+    assert by_path(code_diff(a, c)).keys() == {"conf.yaml"}
+
+
+def test_a_file_that_was_untracked_and_is_committed_now_is_no_difference(kept, git):
+    first = head(git)
+    (git.top / "new.yaml").write_text("api_key: sk-proj-q8ZrT1vN3xW5yB7cD9fG2hJ4\nwidth: 1\n")
+    git("add", ".")
+    git("commit", "-m", "Add")
+    hidden = {"new.yaml": "api_key: ***\nwidth: 1\n"}
+    a = kept("a", hidden, commit=first, top=str(git.top))
+    assert code_diff(a, kept("b", commit=head(git), top=str(git.top))).files == ()
+
+
+def test_a_tracked_module_that_one_run_alone_has_imported_is_no_difference(kept, git):
+    a = kept("a", {"train.py": TRAIN}, commit=head(git), top=str(git.top))
+    assert code_diff(a, kept("b", commit=head(git), top=str(git.top))).files == ()
+
+
+def test_a_changed_file_that_a_run_has_left_out_is_not_taken_for_the_committed_one(kept, git):
+    a = kept("a", {"train.py": TRAIN}, commit=head(git), top=str(git.top))
+    b = kept("b", commit=head(git), top=str(git.top))
+    facts = json.loads((b.path / "environment.json").read_text())
+    facts["code"] = {"left_out": [{"path": "train.py", "reason": "over 1 MB"}]}
+    (b.path / "environment.json").write_text(json.dumps(facts))
+    assert by_path(code_diff(a, b.refresh()))["train.py"].note == "in a alone"
+
+
+def test_a_file_of_a_submodule_is_not_looked_for_in_the_repository_around_it(kept, git):
+    facts = {"commit": head(git), "top": str(git.top), "submodules": {"sub": "a" * 40}}
+    a, b = kept("a", {"sub/x.py": "1\n"}, **facts), kept("b", **facts)
+    patch = patch_of(git, "width: 1\ndepth: 5\n").replace("conf.yaml", "sub/x.py")
+    c = kept("c", {"git.patch": patch}, **facts)
+    assert by_path(code_diff(a, b))["sub/x.py"].note == "in a alone"
+    assert by_path(code_diff(b, c))["sub/x.py"].note == "uncommitted in b"
+
+
+def test_files_added_and_removed_on_top_of_a_commit_are_told_apart(kept, git):
+    (git.top / "new.txt").write_text("x\n")
+    git("add", "new.txt")
+    git("rm", "conf.yaml")
+    patch = git("diff", "--binary", "--full-index", "HEAD")
+    git("reset", "--hard")
+    first = head(git)
+    git("commit", "--allow-empty", "-m", "Empty")
+    (git.top / "conf.yaml").write_text("width: 2\n")
+    git("commit", "-am", "Change")
+    a = kept("a", {"git.patch": patch}, commit=first, top=str(git.top))
+    files = by_path(code_diff(a, kept("b", commit=head(git), top=str(git.top))))
+    assert (files["conf.yaml"].note, changed_lines(files["conf.yaml"])) == (
+        "in b alone", ["+width: 2"],
+    )  # fmt: skip
+    assert files["new.txt"].note == "uncommitted in a"
+
+
+@pytest.mark.parametrize("place", ["x", "9" * 5000, "7,1"])
+def test_a_patch_that_does_not_fit_its_commit_is_shown_as_it_is(kept, git, place):
+    patch = patch_of(git, "width: 1\ndepth: 5\n").replace("@@ -1,2", f"@@ -{place}")
+    other = patch_of(git, "width: 1\ndepth: 6\n")
+    a = kept("a", {"git.patch": patch}, commit=head(git), top=str(git.top))
+    b = kept("b", {"git.patch": other}, commit=head(git), top=str(git.top))
+    assert "++depth: 6" in changed_lines(by_path(code_diff(a, b))["conf.yaml"])
+
+
+def test_two_uncommitted_changes_show_as_the_files_where_the_repository_is_there(kept, git):
+    first, second = (patch_of(git, f"width: 1\ndepth: {n}\n") for n in (3, 4))
+    a = kept("a", {"git.patch": first}, commit=head(git), top=str(git.top))
+    b = kept("b", {"git.patch": second}, commit=head(git), top=str(git.top))
+    file = by_path(code_diff(a, b))["conf.yaml"]
+    assert changed_lines(file) == ["-depth: 3", "+depth: 4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "long"), [("x.csv", 60, 1), ("x.csv", 9, 0), ("x.py", 60, 0)]
+)
+def test_many_lines_of_data_are_known_as_such(kept, name, rows, long):
+    a, b = kept("a", {name: "1\n"}), kept("b", {name: "2\n" * rows})
+    assert by_path(code_diff(a, b))[name].is_long_data == bool(long)
 
 
 def test_commits_that_no_repository_here_holds_are_noted(kept, git):

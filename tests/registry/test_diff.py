@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from datetime import UTC, datetime
 
@@ -10,7 +11,9 @@ import pytest
 from experiment_tracking.registry.diff import (
     SECTIONS,
     Change,
+    cut_apart,
     last_run_of_same_script,
+    shown_apart,
     summary_lines,
 )
 
@@ -205,19 +208,109 @@ def test_runs_of_one_name_are_told_apart(track, registry):
     assert registry.diff("digits/a", "waves/a").names == ("digits/a", "waves/a")
 
 
+def test_where_a_project_and_its_interpreter_lie_is_no_difference(known, registry):
+    def facts(project, python, data):
+        command = [python, f"{project}/train.py", f"--data={project}/{data}", "--out=/data"]
+        path = f"{project}/src:/site"
+        return {**FACTS, "project": project, "command": command, "variables": {"PYTHONPATH": path}}
+
+    known("a", facts("/home/x/p", "python", "d"), code={"x.py": ""})
+    known("b", facts("/tmp/tree", "/opt/venv/bin/python3.11", "d"), code={"x.py": ""})
+    known("c", facts("/home/x/p2", "python", "e"), code={"x.py": ""})
+    assert registry.diff("a", "b").is_empty
+    assert registry.diff("a", "c").environment == {
+        "command": (
+            "python train.py --data=d --out=/data", "python train.py --data=e --out=/data",
+        ),
+    }  # fmt: skip
+
+
+def test_a_path_beside_the_project_stays_whole(known, registry):
+    facts = [{**FACTS, "project": "/p", "cwd": cwd} for cwd in ("/p", "/p2", "/p/p")]
+    for name, each in zip("abc", facts, strict=True):
+        known(name, each)
+    assert registry.diff("a", "b").environment == {"cwd": (".", "/p2")}
+    assert registry.diff("a", "c").environment == {"cwd": (".", "p")}
+
+
+def test_a_rerun_outside_of_a_project_is_in_another_folder_by_nature(known, registry, edit):
+    record = known("a", {**FACTS, "project": None, "cwd": "/home/x"})
+    rerun = known("b", {**FACTS, "project": None, "cwd": "/tmp/tree"})
+    assert registry.diff("a", "b").environment == {"cwd": ("/home/x", "/tmp/tree")}
+    edit(rerun, rerun_of=record.id)
+    assert registry.diff("a", "b").environment == {}
+
+
+def test_a_notebook_is_called_by_its_name_and_not_by_its_kernels_command(known, registry):
+    kernel = ["python", "-m", "ipykernel_launcher", "-f", "/tmp/tmp1.json"]
+    known("a", {**FACTS, "command": kernel, "notebook": "/p/study.ipynb"})
+    known("b", {**FACTS, "command": ["python", "-m", "IPython", "/tmp/tree/notebook.ipy"]})
+    known("c")
+    assert registry.diff("a", "b").environment == {}
+    assert registry.diff("a", "c").environment["command"].a == "notebook study.ipynb"
+    assert registry.diff("b", "c").environment["command"].a == "notebook"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "told"),
+    [
+        (1795271437.2, 1795271437.4, ("1795271437.2", "1795271437.4")),
+        (0.1, 0.25, ("0.1", "0.25")),
+        (0.1, 0.1 + 2**-56, ("0.10000000000000001", "0.10000000000000002")),
+        (1, "1", ("1", "'1'")),
+        (None, "", ("", "''")),
+    ],
+)
+def test_values_are_written_so_that_they_differ(a, b, told):
+    assert shown_apart(Change(a, b)) == told
+
+
 # ---------------------------------------------------------------------- in a notebook
+
+
+def unstyled(html):
+    return re.sub(' (style|title)="[^"]*"', "", html)
 
 
 def test_a_notebook_shows_tables_and_coloured_lines(known, registry):
     known("a", params={"lr": 1}, rows=[{"loss": 1.0}], code={"x.py": "old\n"})
     known("b", params={"lr": 2}, rows=[{"loss": 0.5}], code={"x.py": "new\n"})
     html = registry.diff("a", "b")._repr_html_()
-    assert "<td>lr</td><td>1</td><td>2</td>" in html
-    assert "<td>loss</td><td>1</td><td>0.5</td><td>-0.5 (-50.0%)</td>" in html
+    assert "<td>lr</td><td>1</td><td>2</td>" in unstyled(html)
+    assert "<td>loss</td><td>1</td><td>0.5</td><td>-0.5 (-50.0%)</td>" in unstyled(html)
     assert "<summary>x.py +1 -1</summary>" in html
     assert html.count('rgba(46, 160, 67, 0.25)">+new</span>') == 1
     assert html.count('rgba(248, 81, 73, 0.25)">-old</span>') == 1
     assert "No difference in tags, inputs, packages, environment, hardware." in html
+
+
+def test_a_notebook_heads_its_tables_by_names_and_points_to_the_paths(track, registry, tmp_path):
+    track("a", params={"lr": 1})
+    track("a", "waves", params={"lr": 2.5})
+    html = registry.diff("digits/a", "waves/a")._repr_html_()
+    path = registry.get("waves/a").folder.path
+    assert f'<span title="{path}">waves/a</span></th>' in html
+    assert 'text-align: right; font-variant-numeric: tabular-nums">2.5</td>' in html
+    same = registry.diff("waves/a", "waves/a")._repr_html_()
+    assert unstyled(same).startswith("<p><b><span>waves/a (a)</span> → <span>waves/a (b)</span>")
+
+
+def test_a_notebook_shows_long_changes_closed_and_of_data_their_number(known, registry):
+    def files(value, lines):
+        return {"short.py": value, "long.py": value * lines, "data.csv": value * lines}
+
+    known("a", code=files("1\n", 60))
+    known("b", code=files("2\n", 60))
+    html = registry.diff("a", "b")._repr_html_()
+    assert "<details open><summary>short.py +1 -1</summary>" in html
+    assert "<details><summary>long.py +60 -60</summary>" in html
+    assert "<p>data.csv +60 -60</p>" in html
+
+
+def test_one_further_line_is_one(known, registry):
+    known("a", code={"x.py": ""})
+    known("b", code={"x.py": "1\n" * 300})
+    assert "… 1 more line<" in registry.diff("a", "b")._repr_html_()
 
 
 def test_nothing_in_a_difference_becomes_markup_or_turns_text_around(known, registry):
@@ -237,7 +330,7 @@ def test_a_notebook_shows_the_first_lines_of_long_changes(known, registry):
     known("a", code={"x.py": "".join(f"{i}\n" for i in range(1000))})
     known("b", code={"x.py": "x\n"})
     html = registry.diff("a", "b")._repr_html_()
-    assert html.count("<span") == 301
+    assert html.count('<span style="display: block') == 301
     assert "… 702 more lines" in html
 
 
@@ -262,6 +355,33 @@ def test_the_last_run_of_the_same_script_is_found(known, registry):
     assert found.name == "two"
     assert last_run_of_same_script(registry, runs[0]) is None
     assert last_run_of_same_script(registry, runs[2]) is None
+
+
+def test_a_users_run_is_compared_with_the_newest_of_theirs_that_finished(known, registry, edit):
+    names = ("good", "exit", "again", "failed", "running")
+    ends = ("FINISHED", "FINISHED", "FINISHED", "FAILED", None)
+    good, ended, again, *_ = (
+        later(known(name, status=status)) for name, status in zip(names, ends, strict=True)
+    )
+    edit(again, rerun_of=good.id)
+    edit(ended, exit_code=1)
+    assert last_run_of_same_script(registry, known("newest")).name == "good"
+
+
+def test_where_no_run_has_finished_the_newest_is_compared_with(known, registry, edit):
+    for name in ("one", "two"):
+        later(known(name, status="FAILED"))
+    edit(later(known("again", status="FAILED")), rerun_of="f" * 16)
+    assert last_run_of_same_script(registry, known("newest")).name == "two"
+
+
+def test_a_rerun_is_compared_with_the_run_it_repeats(known, registry, edit):
+    first = later(known("first", {"notebook": "study.ipynb"}))
+    later(known("second", {"notebook": "study.ipynb"}))
+    edit(known("again", {"command": ["ipython", "notebook.ipy"]}), rerun_of=first.id)
+    assert last_run_of_same_script(registry, registry.get("again")).name == "first"
+    edit(registry.get("again"), rerun_of="0" * 16)
+    assert last_run_of_same_script(registry, registry.get("again")) is None
 
 
 def test_without_a_script_the_command_tells_which_runs_are_alike(known, registry):
@@ -295,3 +415,37 @@ def test_many_changes_are_counted_and_long_values_cut(track, registry):
     lines = summary_lines(registry.diff("a", "b"))
     assert lines[0] == f"p0 1 → {'x' * 39}…"
     assert lines[4:] == ["5 more params"]
+
+
+def test_of_a_failed_run_nothing_is_said_to_be_gone(known, registry):
+    inputs = [{"name": "x", "sha256": "1"}]
+    known("a", inputs=inputs, params={"lr": 1, "n": 1}, code={"x.py": ""})
+    known("b", params={"n": 2}, code={"x.py": ""}, status="FAILED")
+    known("c", params={"n": 2}, code={"x.py": ""})
+    assert summary_lines(registry.diff("a", "b")) == ["n 1 → 2"]
+    assert "input x is gone" in summary_lines(registry.diff("a", "c"))
+
+
+def test_the_script_and_what_it_imports_are_named_and_other_files_counted(known, registry):
+    origins = {"train.py": "script", "z/net.py": "module", "a.py": "untracked"}
+    files = [{"path": path, "origin": origin} for path, origin in origins.items()]
+    names = ("a.py", "b.txt", "conf.yaml", "net.py", "train.py")
+    for name in ("a", "b"):
+        facts = {**FACTS, "code": {"files": files}}
+        known(name, facts, code=dict.fromkeys(names, f"{name}\n"))
+    line = summary_lines(registry.diff("a", "b"))[0]
+    assert line == "code: train.py +1 -1, conf.yaml +1 -1, 3 other files"
+
+
+def test_one_other_file_is_one_and_files_of_which_nothing_is_known_are_named(known, registry):
+    for name in ("a", "b"):
+        known(name, code=dict.fromkeys(("a.md", "b.md"), f"{name}\n"))
+    known("c", code={"a.md": "a\n", "b.md": "c\n", "train.py": "c\n"})
+    assert summary_lines(registry.diff("a", "b")) == ["code: a.md +1 -1, b.md +1 -1"]
+    line = summary_lines(registry.diff("a", "c"))[0]
+    assert line == "code: train.py +1 -0, 1 other file"
+
+
+def test_long_values_are_shown_from_where_they_part():
+    a, b = cut_apart(Change("x" * 100 + "1", "x" * 100 + "2"), 40)
+    assert (a, b) == ("…xxxxxxxx1", "…xxxxxxxx2")

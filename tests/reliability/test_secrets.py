@@ -452,7 +452,7 @@ def test_what_is_shown_of_runs_holds_no_secret(lab):
         lab.experiments("rerun", JOB, "--dry-run", secret),
     ]
     assert [code for code, _, _ in shown] == [0] * len(shown)
-    assert b'+password: "***"' in shown[0][1]
+    assert b'password: "***"' in shown[0][1]
     assert b"credentials.json is not shown: " in shown[0][2]
     assert [lab.canaries.found_in(out + err) for _, out, err in shown] == [set()] * len(shown)
 
