@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli.command import (
@@ -17,6 +18,7 @@ from experiment_tracking.cli.screen import json_out, say
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.reproduce.rerun import Options
 
 _EXAMPLES = """
 experiments rerun latest --verify
@@ -30,10 +32,11 @@ _INTERRUPTED = 130
 def add(commands: Any) -> None:
     """Add the command."""
     parser = new_command(commands, "rerun", rerun, "run a run again", _EXAMPLES)
-    parser.description = (
+    parser.description = fill(
         "Run a run again: the commit, the uncommitted changes and the untracked code in a clean "
         "folder, the same arguments and seed, as a new run. With --verify, compare the two; exit "
-        "code 4 when they differ."
+        "code 4 when they differ.",
+        80,
     )
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     parser.add_argument("--verify", action="store_true", help="compare the new run with the old")
@@ -72,7 +75,9 @@ def add(commands: Any) -> None:
         help="the value of an argument that is kept as ***",
     )
     parser.add_argument("--keep-tree", action="store_true", help="leave the folder it ran in")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and whether it can"
+    )
 
 
 def _tolerance(text: str) -> float:
@@ -92,10 +97,10 @@ def rerun(args: argparse.Namespace) -> int:
 
     record = find_run(args, args.run)
     secrets = _secrets(args.secret)
-    if args.dry_run:
-        return _say_plan(args, record, secrets)
-    _check_comparable(args, record)
     options = again.Options(args.env, args.link, secrets, args.keep_tree, say)
+    if args.dry_run:
+        return _say_plan(args, record, options)
+    _check_comparable(args, record)
     with output_aside(args.json):
         outcome = again.rerun(record, options)
     # What Ctrl-C has cut short proves nothing.
@@ -103,7 +108,17 @@ def rerun(args: argparse.Namespace) -> int:
         return _verify(args, record, outcome.path)
     if args.json:
         json_out(outcome._asdict())
+    _say_ending(record, outcome.path)
     return outcome.exit_code
+
+
+def _say_ending(record: "RunRecord", path: str) -> None:
+    from experiment_tracking.cli.text import duration
+    from experiment_tracking.registry.record import RunRecord
+
+    new = RunRecord(path)
+    took = duration(new.duration_s)
+    say(f"{new.key} {new.status}, {took}; experiments diff {record.key} {new.key}")
 
 
 def _secrets(words: Sequence[str]) -> dict[str, str]:
@@ -116,15 +131,21 @@ def _secrets(words: Sequence[str]) -> dict[str, str]:
     return {name.lstrip("-"): value for name, _, value in pairs}
 
 
-def _say_plan(args: argparse.Namespace, record: "RunRecord", secrets: dict[str, str]) -> int:
+def _say_plan(args: argparse.Namespace, record: "RunRecord", options: "Options") -> int:
     from experiment_tracking.capture.redaction import redact_arguments
-    from experiment_tracking.reproduce.rerun import describe, plan
+    from experiment_tracking.reproduce import rerun as again
 
-    planned = plan(record, secrets)
+    planned = again.plan(record, options.secrets)
+    if not args.json:
+        print(*again.describe(record, planned), sep="\n", flush=True)
+    rehearsal = again.rehearse(record, options)
     if args.json:
-        json_out({**planned._asdict(), "command": redact_arguments(planned.command)})
+        tree = rehearsal.tree
+        found = {"linked": tree.linked, "code_warnings": tree.warnings}
+        command = redact_arguments(planned.command)
+        json_out({**planned._asdict(), "command": command, "packages": rehearsal.packages, **found})
     else:
-        print("\n".join(describe(record, planned)))
+        print(*again.describe_rehearsal(record, rehearsal), sep="\n")
     return DONE
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from textwrap import fill
 from typing import Any
 
 from experiment_tracking.cli.command import add_identity, identity_of, new_command, root_of
@@ -13,7 +14,7 @@ from experiment_tracking.cli.screen import json_out
 _EXAMPLES = """
 experiments run -- python train.py --lr 0.1
 experiments run --project digits --name baseline --tag demo -- python train.py
-experiments run --collect 'plots/*.png' --collect results.csv -- ./simulate.sh 42
+experiments run --collect 'plots/*.png' --collect out.csv -- ./simulate.sh 42
 """
 
 
@@ -22,10 +23,11 @@ def add(commands: Any) -> None:
     parser = new_command(
         commands, "run", run, "run a command and track it as a run", _EXAMPLES,
     )  # fmt: skip
-    parser.description = (
+    parser.description = fill(
         "Run a command and track it: its params off the command line, what it prints, its exit "
         "code (which is passed on) and the files it leaves. A script that uses the tracker "
-        "writes into this very run."
+        "writes into this very run.",
+        80,
     )
     add_identity(parser)
     parser.add_argument(

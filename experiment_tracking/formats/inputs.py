@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError
+from experiment_tracking.folder.layout import SCRATCH_VARIABLE
 from experiment_tracking.formats.arrays import is_tensor
 from experiment_tracking.formats.trees import as_numpy
 
@@ -166,7 +167,9 @@ def _describe(value: Any, hashing: _Hashing | None, depth: int) -> dict[str, Any
 
 def _describe_path(path: str | bytes, hashing: _Hashing | None) -> dict[str, Any]:
     path = os.fsencode(path)
-    place = path and os.path.abspath(path)  # which would be this folder for an empty one
+    # In a rerun data is a link in a folder that will be gone; kept is where it leads.
+    full_path = os.path.realpath if SCRATCH_VARIABLE in os.environ else os.path.abspath
+    place = path and full_path(path)  # which would be this folder for an empty one
     try:
         found = os.stat(place)
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """What a command line says: which script, which interpreter, which params."""
 
+import itertools
 import os
 import re
 import shutil
@@ -12,8 +13,10 @@ from experiment_tracking.capture.redaction import redact_arguments, to_utf8
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
 _PYTHON_OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
-_SCRIPT_SUFFIXES = (".py", ".sh", ".bash", ".ipy", ".jl", ".r", ".R", ".pl", ".lua")
+SCRIPT_SUFFIXES = (".py", ".sh", ".bash", ".ipy", ".jl", ".r", ".R", ".pl", ".lua")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+_SHELL = re.compile(r"(ba|da|k|z)?sh")
+_PATH = re.compile(r".*[/\\].*|.*\.[A-Za-z]\w*", re.DOTALL)
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -40,8 +43,15 @@ class Command(NamedTuple):
     @property
     def name(self) -> str:
         """A short name: of the script, the module, or the program."""
-        named = self.script or (self.module or "").rpartition(".")[2] or self.words[0]
+        module = (self.module or "").rpartition(".")[2]
+        named = self.script or module or self._missing_script() or self.words[0]
         return os.path.splitext(os.path.basename(named))[0]
+
+    def _missing_script(self) -> str | None:
+        """Return what an interpreter was given for a script, though there is no such file."""
+        named = self.arguments[0] if self.arguments else ""
+        behind_options = is_python(self.words[0]) and "-c" not in self.words
+        return named if behind_options and named.endswith(SCRIPT_SUFFIXES) else None
 
     def entry_script(self) -> EntryScript | None:
         """Return the script as a run keeps it."""
@@ -72,6 +82,17 @@ def is_python(program: str) -> bool:
     return program == sys.executable or bool(_PYTHON.fullmatch(os.path.basename(program)))
 
 
+def reads_its_script(words: Sequence[str]) -> bool:
+    """Tell whether a command line has an interpreter take its script from standard input."""
+    if is_python(words[0]):
+        start = _behind_options(words)
+        return words[start - 1] not in ("-c", "-m") and words[start : start + 1] in ([], ["-"])
+    options = list(itertools.takewhile(lambda word: word.startswith("-"), words[1:]))
+    has_code = any("c" in option and not option.startswith("--") for option in options)
+    is_bare = len(options) == len(words) - 1 or "-s" in options
+    return bool(_SHELL.fullmatch(os.path.basename(words[0]))) and is_bare and not has_code
+
+
 def take_apart(words: Sequence[str], cwd: str) -> Command:
     """Find script and arguments in a command line that is to run in the folder ``cwd``."""
     words = tuple(words)
@@ -83,7 +104,7 @@ def take_apart(words: Sequence[str], cwd: str) -> Command:
         return Command(words, _file_of(words[start], cwd), words[start], words[start + 1 :])
     for place in range(start, len(words)):
         path = os.path.abspath(os.path.join(cwd, words[place]))
-        if words[place].endswith(_SCRIPT_SUFFIXES) and os.path.isfile(path):
+        if words[place].endswith(SCRIPT_SUFFIXES) and os.path.isfile(path):
             return Command(words, path, None, words[place + 1 :])
     return Command(words, None, None, words[max(start, 1) :])
 
@@ -106,32 +127,38 @@ def _file_of(module: str, cwd: str) -> str | None:
     return None
 
 
-def params_of(arguments: Sequence[str]) -> dict[str, Any]:
+def params_of(arguments: Sequence[str], cwd: str = ".") -> dict[str, Any]:
     """Read params off a command line, without credentials.
 
     ``--lr 0.1``, ``--lr=0.1``, ``lr=0.1`` and ``+lr=0.1`` are numbers, true, false, none or
-    text; an option without a value is True; one with several, or given twice, a list. Words in
-    front of all options stand in the list ``arguments``; behind an option they count as its
-    values, for a command line does not say which options take any.
+    text; an option without a value is True; one with several, or given twice, a list. A command
+    line does not say which options take values: the first word behind one counts as such, and
+    further ones where all are numbers, or all plain words. All others, paths for one (also what
+    is one in the folder ``cwd``), stand in the list ``arguments``.
 
     >>> params_of(["--lr", "1e-3", "--layers", "64", "32", "--amp"])
     {'lr': 0.001, 'layers': [64, 32], 'amp': True}
-    >>> params_of(["train", "model.depth=4", "--no-cache"])
-    {'model.depth': 4, 'no_cache': True, 'arguments': ['train']}
+    >>> params_of(["train", "model.depth=4", "--seed", "3", "data/train.csv"])
+    {'model.depth': 4, 'seed': 3, 'arguments': ['train', 'data/train.csv']}
     """
     given: dict[str, list[Any]] = {}
     positional: list[Any] = []
-    option: str | None = None
+    option: str | None = None  # of which more values may follow, of this kind
+    kind: str | None = None
     for word in redact_arguments(arguments):
         name, equals, value = word.partition("=")
         if _is_option(word):
-            option = None if equals else _key(name)
+            option, kind = (None if equals else _key(name)), None
             given.setdefault(_key(name), []).extend([to_value(value)] if equals else [])
-        elif option is not None:
+        elif option is not None and kind in (None, _kind(word, cwd)):
             given[option].append(to_value(word))
+            kind = _kind(word, cwd)
+            option = option if kind in ("number", "word") else None
         elif equals and (key := name.lstrip("+~")):
+            option = None
             given.setdefault(key, []).append(to_value(value))
         else:
+            option = None
             positional.append(to_value(word))
     params = {name: _one_or_all(values) for name, values in given.items()}
     return {**params, "arguments": positional} if positional else params
@@ -139,6 +166,15 @@ def params_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _is_option(word: str) -> bool:
     return word.startswith("-") and bool(word.strip("-")) and not _NUMBER.fullmatch(word)
+
+
+def _kind(word: str, cwd: str) -> str:
+    if _NUMBER.fullmatch(word):
+        return "number"
+    if "=" in word or word.lower() in _WORDS:
+        return "other"
+    is_path = _PATH.fullmatch(word) or os.path.exists(os.path.join(cwd, word))
+    return "path" if is_path else "word"
 
 
 def _key(option: str) -> str:

@@ -34,6 +34,8 @@ class RunEditor:
         self.folder = folder
         self.summary = Document(folder.summary, documents["summary"])
         self.params = Document(folder.params, documents["params"])
+        self.environment = Document(folder.environment, documents["environment"])
+        self.inputs = Document(folder.inputs, documents["inputs"])
         self.artifacts = Document(folder.artifact_list, documents["artifacts"])
         self.files = RunFiles(self)
 

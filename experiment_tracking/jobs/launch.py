@@ -17,6 +17,7 @@ from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
 from experiment_tracking.jobs.command import Command, params_of, take_apart
 from experiment_tracking.jobs.editing import RunEditor
+from experiment_tracking.jobs.named_files import log_named_files, written_since
 from experiment_tracking.logs import check_file_name, to_params
 from experiment_tracking.notices import notice
 from experiment_tracking.run import Run, open_run
@@ -49,6 +50,11 @@ class Job(NamedTuple):
         Environment variables to set for it, and those to leave out.
     run_number
         Which of the runs that the script opens is this one.
+    recorded
+        The command line to record in place of ``command``, word by word: a rerun's has the paths
+        of a folder that will be gone.
+    keep_inputs
+        Whether files and folders that the command line names become inputs of the run.
     """
 
     command: Sequence[str]
@@ -66,6 +72,8 @@ class Job(NamedTuple):
     unset: Sequence[str] = ()
     run_number: int = 1
     system_interval_s: float | None = 10.0
+    recorded: Sequence[str] = ()
+    keep_inputs: bool = True
 
 
 class Outcome(NamedTuple):
@@ -82,6 +90,7 @@ def launch(job: Job) -> Outcome:
 
     Its stdout and stderr go to this process's and to ``console.log``. A script that opens a run
     by itself goes on with this one; for any other its params are read off the command line.
+    Files and folders that are named there become inputs, unless the command writes to them.
 
     The command gets the signals that we get. Where SIGKILL ends us the command lives on, but
     what it prints has no reader any more: a script that prints dies of a broken pipe. The run
@@ -98,8 +107,9 @@ def launch(job: Job) -> Outcome:
         raise InvalidValueError("There is no command. Write experiments run -- python train.py")
     cwd = os.path.abspath(job.cwd or os.getcwd())
     command = take_apart(job.command, cwd)
-    _check_program(command.words[0], cwd, job.variables.get("PATH"))
+    check_program(command.words[0], cwd, job.variables.get("PATH"))
     run = _open(job, command, cwd)
+    named = log_named_files(run, command, job.recorded, cwd) if job.keep_inputs else {}
     writer = run._writer
     assert isinstance(writer, RunWriter)
     # Everything is written before the script starts, for it may take the run over.
@@ -107,11 +117,18 @@ def launch(job: Job) -> Outcome:
     started = time.time()
     exit_code = _execute(job, writer, cwd)
     folder = _let_go(writer)
-    _finish(job, folder, exit_code, cwd, started)
+    _finish(job, folder, exit_code, cwd, started, named)
     return Outcome(folder.path, exit_code)
 
 
-def _check_program(program: str, cwd: str, path: str | None) -> None:
+def check_program(program: str, cwd: str, path: str | None = None) -> None:
+    """Insist that there is such a program, seen from the folder ``cwd``, or in ``path``.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
     import shutil
 
     # A program that is named with a folder is looked up from where the command runs.
@@ -124,13 +141,14 @@ def _check_program(program: str, cwd: str, path: str | None) -> None:
 
 
 def _open(job: Job, command: Command, cwd: str) -> Run:
+    words = tuple(job.recorded or command.words)
     settings = Settings(
         use_tensorboard=False,
         system_interval_s=job.system_interval_s,
-        subject=Subject(command.words, cwd, command.entry_script(), _interpreter(command)),
+        subject=Subject(words, cwd, command.entry_script(), _interpreter(command)),
     )
     identity = Identity(
-        params={**to_params(params_of(command.arguments)), **job.params},
+        params={**to_params(params_of(command.arguments, cwd)), **job.params},
         tags=dict(job.tags),
         notes=job.notes,
         group=job.group,
@@ -143,7 +161,7 @@ def _open(job: Job, command: Command, cwd: str) -> Run:
 def _launched(job: Job) -> dict[str, Any]:
     """Keep what it takes to launch the same again."""
     return {
-        "command": redact_arguments(job.command),
+        "command": redact_arguments(job.recorded or job.command),
         "params": to_params(dict(job.params)),
         "collect": list(job.collect),
     }
@@ -186,8 +204,21 @@ def _let_go(writer: RunWriter) -> RunFolder:
     return writer.folder
 
 
-def _finish(job: Job, folder: RunFolder, exit_code: int, cwd: str, started: float) -> None:
+def _finish(
+    job: Job,
+    folder: RunFolder,
+    exit_code: int,
+    cwd: str,
+    started: float,
+    named: Mapping[str, Mapping[str, Any]],
+) -> None:
     editor = RunEditor(folder)
+    if job.recorded and editor.environment.value.get("command"):
+        # A script that took the run over has written what it was started with.
+        words = redact_arguments(job.recorded)
+        editor.environment.update(lambda kept: kept.update(command=words))
+    if written := written_since(named):
+        editor.inputs.update(lambda kept: _leave_out(kept, written))
     for path in _left_files(job.collect, cwd, started, folder.root):
         _keep(editor, path, cwd)
     status, error = _ending(exit_code)
@@ -200,6 +231,10 @@ def _ending(exit_code: int) -> tuple[str, dict[str, str] | None]:
     if exit_code - 128 in set(signal.Signals):  # 255 is what `exit -1` comes to.
         return "killed", {"type": "Signal", "message": signal.Signals(exit_code - 128).name}
     return "failed", {"type": "ExitCode", "message": f"the command ended with {exit_code}"}
+
+
+def _leave_out(document: dict[str, Any], names: Sequence[str]) -> None:
+    document["inputs"] = [one for one in document["inputs"] if one["name"] not in names]
 
 
 def _left_files(patterns: Sequence[str], cwd: str, started: float, root: str) -> list[str]:

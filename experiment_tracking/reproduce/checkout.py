@@ -20,6 +20,10 @@ _NO_PARTS = ("", ".", "..", ".git")
 _NO_CHARACTERS = {"\0", "\\", ":"} if os.name == "nt" else {"\0"}
 _MAX_KEPT_BYTES = 2**28
 _MOST_NAMES = 10
+_OUTSIDE_GIT = "not in a git repository"
+"""As the capture notes it."""
+_USED_ORIGINS = ("script", "module", "changed")
+"""Origins of kept files that the run is known to have used, or git to have had."""
 _OF_A_REPOSITORY = frozenset((
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX",
@@ -45,6 +49,8 @@ class Checkout(NamedTuple):
         names is written to the original.
     warnings
         What is not as it was, a sentence each.
+    repository
+        Where the commit was found; None where the run was made outside git.
     """
 
     folder: str
@@ -53,6 +59,7 @@ class Checkout(NamedTuple):
     script: str | None
     linked: list[str]
     warnings: list[str]
+    repository: str | None = None
 
 
 def checkout(record: RunRecord, into: str, link: Sequence[str] = ()) -> Checkout:
@@ -85,7 +92,7 @@ def checkout(record: RunRecord, into: str, link: Sequence[str] = ()) -> Checkout
     project = _project(environment)
     tree = _empty_folder(into)
     warnings = list(_left_out(record))
-    _check_out(record, environment.get("git") or {}, tree)
+    repository = _check_out(record, environment.get("git") or {}, tree)
     warnings += _copy_code(record, tree)
     linked = [_link_asked(name, project, tree) for name in link]
     for name, trouble in _link_inputs(record, project, tree):
@@ -93,7 +100,7 @@ def checkout(record: RunRecord, into: str, link: Sequence[str] = ()) -> Checkout
         linked += [name] if name and name not in linked else []
     script, missing = _script(environment, tree)
     cwd, moved = _working_folder(environment, project, tree)
-    return Checkout(tree, project, cwd, script, linked, warnings + missing + moved)
+    return Checkout(tree, project, cwd, script, linked, warnings + missing + moved, repository)
 
 
 def _project(environment: Mapping[str, Any]) -> str:
@@ -111,8 +118,8 @@ def _empty_folder(path: str) -> str:
     os.makedirs(path, exist_ok=True)
     if found := os.listdir(path):
         raise InvalidValueError(
-            f"checkout needs an empty folder, found {len(found)} files in {path} ({found[0]!r} for "
-            "one). Name a folder that does not exist yet."
+            f"checkout needs an empty folder, found {counted(len(found), 'file')} in {path} "
+            f"({found[0]!r} for one). Name a folder that does not exist yet."
         )
     return os.path.realpath(path)
 
@@ -120,11 +127,13 @@ def _empty_folder(path: str) -> str:
 # ---------------------------------------------------------------------- what git keeps
 
 
-def _check_out(record: RunRecord, git: Mapping[str, Any], tree: str) -> None:
-    commit = git.get("commit")
+def _check_out(record: RunRecord, git: Mapping[str, Any], tree: str) -> str | None:
+    """Check commit and patch out; return the repository that had them."""
+    commit, repository = git.get("commit"), None
     patched = os.path.lexists(record.folder.patch)
     if commit is not None:
-        _borrow(_repository_with(record, commit, "", tree), commit, tree)
+        repository = _repository_with(record, commit, "", tree)
+        _borrow(repository, commit, tree)
         # A submodule inside another one comes after it.
         for name, inner in sorted((git.get("submodules") or {}).items()):
             _borrow(_repository_with(record, inner, name, tree), inner, place_below(tree, name))
@@ -132,6 +141,7 @@ def _check_out(record: RunRecord, git: Mapping[str, Any], tree: str) -> None:
         _git(tree, "init", "--quiet", "--template=")
     if patched and (patch := io.read(record.folder.patch, _MAX_KEPT_BYTES)):
         _git(tree, "apply", "--binary", "--whitespace=nowarn", "-", data=patch)
+    return repository
 
 
 def _repository_with(record: RunRecord, commit: str, name: str, tree: str) -> str:
@@ -235,8 +245,9 @@ def _copy_code(record: RunRecord, tree: str) -> list[str]:
         if _is_same_code(target, data):
             continue
         _write(target, data)
-        starred += [entry["path"]] if entry.get("redacted") else []
-    return _sentence("hold *** where the run hid what looked like a secret", starred)
+        is_used = entry.get("origin") in _USED_ORIGINS
+        starred += [entry["path"]] if entry.get("redacted") and is_used else []
+    return _sentence("holds|hold *** where the run hid what looked like a secret", starred)
 
 
 def _read_kept(record: RunRecord, entry: Mapping[str, Any]) -> bytes:
@@ -297,9 +308,11 @@ def _left_out(record: RunRecord) -> Iterator[str]:
     git = environment.get("git") or {}
     left_out = (environment.get("code") or {}).get("left_out") or []
     yield from _sentence(
-        "were not kept by the run", [f"{e.get('path')} ({e.get('reason')})" for e in left_out]
+        "was|were not kept by the run", [f"{e.get('path')} ({e.get('reason')})" for e in left_out]
     )
-    if git.get("note"):
+    if git.get("note") == _OUTSIDE_GIT:
+        yield "The run was made outside git: only the files that it kept are run."
+    elif git.get("note"):
         yield f"When the run was made, git said: {git['note']}"
     if git.get("dirty") and not os.path.lexists(record.folder.patch):
         yield "The tree had changes that were not committed, and the run has no git.patch."
@@ -312,11 +325,23 @@ def _reason(record: RunRecord) -> str:
 
 
 def _sentence(what: str, names: Sequence[str]) -> list[str]:
-    """Say one thing of many files: the first by name, the others by number."""
+    """Say one thing, ``is|are so``, of many files: the first by name, the others by number."""
     if not names:
         return []
+    verb, _, rest = what.partition(" ")
+    one, _, many = verb.partition("|")
+    what = f"{one if len(names) == 1 else many} {rest}"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return [f"{len(names)} files {what}: {', '.join(names[:_MOST_NAMES])}{more}."]
+    return [f"{counted(len(names), 'file')} {what}: {', '.join(names[:_MOST_NAMES])}{more}."]
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things.
+
+    >>> counted(1, "file"), counted(1200, "file")
+    ('1 file', '1,200 files')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------------- data
@@ -344,12 +369,20 @@ def _link_inputs(
         path = os.path.normpath(path)
         name = name_inside(path, project)
         name = name or name_inside(os.path.realpath(path), os.path.realpath(project))
-        if not os.path.exists(path):
-            yield None, [f"Input {entry.get('name')!r} is not at {path} any more."]
-        elif name in (None, "."):  # What is outside is found where it was.
-            yield None, _has_changed(entry, path)
-        else:
-            yield name if _link(str(name), project, tree) else None, _has_changed(entry, path)
+        if name in (None, "."):  # What is outside is found where it was.
+            yield None, _not_as_it_was(entry, path)
+            continue
+        is_linked = os.path.exists(path) and _link(str(name), project, tree)
+        # What is committed is used as it is in the tree, whatever became of it since.
+        used = os.path.join(tree, str(name))
+        yield name if is_linked else None, _not_as_it_was(entry, os.path.realpath(used), path)
+
+
+def _not_as_it_was(entry: Mapping[str, Any], used: str, path: str = "") -> list[str]:
+    """Tell if the data that will be used is missing or changed; ``path`` is where it was."""
+    if not os.path.exists(used):
+        return [f"Input {entry.get('name')!r} is not at {path or used} any more."]
+    return _has_changed(entry, used)
 
 
 def _has_changed(entry: Mapping[str, Any], path: str) -> list[str]:

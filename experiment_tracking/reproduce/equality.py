@@ -9,6 +9,7 @@ _CLOCKS = frozenset(
     "time times timestamp walltime runtime uptime duration elapsed latency eta seconds secs fps "
     "throughput".split()
 )
+_COUNTS = frozenset("step steps timestep timesteps iteration iterations count".split())
 _SURE_UNITS = frozenset("ns us ms sec secs second seconds".split())
 _UNITS = _SURE_UNITS | frozenset("s min minute minutes h hour hours".split())
 
@@ -18,14 +19,18 @@ _NUMBER = re.compile(NUMBER)
 
 
 def is_clock(name: str) -> bool:
-    """Tell whether a metric measures time or speed, by the last part of its name.
+    """Tell whether a metric measures time or speed, by the last part of its name, or ``time/``.
 
-    >>> is_clock("time/fps"), is_clock("step_time_ms"), is_clock("samples_per_second")
+    >>> is_clock("time/epoch"), is_clock("step_time_ms"), is_clock("samples_per_second")
     (True, True, True)
     >>> is_clock("time/iterations"), is_clock("val/loss"), is_clock("loss_min")
     (False, False, False)
     """
-    words = re.split(r"[-_. ]+", name.rsplit("/", 1)[-1].lower())
+    *above, last = name.lower().split("/")
+    words = re.split(r"[-_. ]+", last)
+    first_word = words[0] if len(words) == 2 else ""
+    if "time" in (*above[:1], first_word) and words[-1] not in _COUNTS:
+        return True
     if "per" in words[1:-1]:
         place = words.index("per", 1)
         return words[place + 1] in _UNITS or words[place - 1] in _CLOCKS | _UNITS

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from experiment_tracking.capture.code import name_inside
 from experiment_tracking.errors import ReproductionError
 from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.reproduce.checkout import counted
 
 _INSTALLERS = ("pip", "wheel")
 _ITSELF = "experiment-tracking"
@@ -106,7 +107,7 @@ def install(
     folder
         A folder that does not exist yet. ``requirements.txt`` in it says what was asked for.
     say
-        Is called with each line that the installer prints.
+        Is called when the installation begins and when it is done.
 
     Raises
     ------
@@ -117,14 +118,27 @@ def install(
     version = ".".join(str(record.environment.get("python_version") or "").split(".")[:2])
     uv = shutil.which("uv")
     make = (uv, "venv", "--python", version) if uv else (_interpreter(version), "-m", "venv")
-    _stream((*make, folder), say)
+    say(f"installing {describe_environment(record, tree)}")
+    _run((*make, folder))
     inside = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
     python = os.path.join(folder, *inside)
     listed = Path(folder, "requirements.txt")
     listed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     # Without dependencies: the list is complete, and what lived together there need not agree.
-    _stream((*_installer(uv, python), "--no-deps", "-r", str(listed)), say)
+    _run((*_installer(uv, python), "--no-deps", "-r", str(listed)))
+    say(f"installed into {folder}")
     return python
+
+
+def describe_environment(record: RunRecord, tree: str | None = None) -> str:
+    """Say what :func:`install` will make; raises as that does where it cannot be begun."""
+    version = ".".join(str(record.environment.get("python_version") or "").split(".")[:2])
+    packages = [line for line in requirements(record, tree) if not line.startswith("--")]
+    uv = shutil.which("uv")
+    if not uv:
+        _interpreter(version)
+    what = counted(len(packages), "package")
+    return f"{what} for a fresh Python {version}, by {'uv' if uv else 'venv and pip'}"
 
 
 def _installer(uv: str | None, python: str) -> tuple[str, ...]:
@@ -146,8 +160,8 @@ def _interpreter(version: str) -> str:
     return found
 
 
-def _stream(command: tuple[str, ...], say: Callable[[str], object]) -> None:
-    """Run an installer and hand its lines on as they come."""
+def _run(command: tuple[str, ...]) -> None:
+    """Run an installer; what it prints is told where it fails."""
     # A package on PYTHONPATH would count as installed already.
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     last: deque[str] = deque(maxlen=_LAST_LINES)
@@ -158,7 +172,6 @@ def _stream(command: tuple[str, ...], say: Callable[[str], object]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             last.append(line.rstrip())
-            say(line.rstrip())
     if process.returncode:
         raise ReproductionError(
             f"'{' '.join(command)}' failed with exit code {process.returncode}:\n"

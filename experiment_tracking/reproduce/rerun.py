@@ -1,12 +1,15 @@
 """Run a run again: its code in a clean tree, its command, its seed, as a new run."""
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -15,12 +18,13 @@ from experiment_tracking.capture.redaction import HIDDEN, redact_arguments
 from experiment_tracking.capture.seeds import SEED_VARIABLE
 from experiment_tracking.errors import InvalidValueError, ReproductionError, RunNotFoundError
 from experiment_tracking.folder.layout import SCRATCH_VARIABLE, suggest_name
-from experiment_tracking.jobs.command import is_python
-from experiment_tracking.jobs.launch import Job, Outcome, launch
+from experiment_tracking.jobs.command import is_python, reads_its_script
+from experiment_tracking.jobs.launch import Job, Outcome, check_program, launch
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
-from experiment_tracking.reproduce.checkout import Checkout, checkout
-from experiment_tracking.reproduce.install import install
+from experiment_tracking.reproduce.checkout import Checkout, checkout, counted
+from experiment_tracking.reproduce.install import describe_environment, install
+from experiment_tracking.reproduce.missing import missing_data
 
 _SAME_VARIABLES = (
     "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONUTF8", "PYTHONSAFEPATH", "LANG", "LC_ALL", "TZ",
@@ -35,6 +39,11 @@ places and devices of the machine, which are the present ones."""
 
 _PLACES = ("_HOME", "_DIR", "_PATH", "_FILE")
 _NOTEBOOK = "notebook.ipy"
+_IPYTHON_OPTIONS = (
+    "--no-banner", "--quick", "--simple-prompt", "--TerminalInteractiveShell.term_title=False",
+    # `%matplotlib inline` tells on stdout that there is no window to serve.
+    "--InteractiveShellApp.exec_lines=get_ipython().enable_gui = lambda gui=None: None",
+)  # fmt: skip
 _RERUN = "-rerun"
 _ROOM_FOR_SUFFIX = 110
 
@@ -77,6 +86,15 @@ class Plan(NamedTuple):
     warnings: list[str]
 
 
+class Rehearsal(NamedTuple):
+    """What a rerun comes to as far as it can be told without running the command."""
+
+    tree: Checkout
+    """As it was put together; it is gone by now."""
+    packages: str
+    """Which Python runs the command, and with which packages."""
+
+
 # ---------------------------------------------------------------------- what it takes
 
 
@@ -86,7 +104,7 @@ def plan(record: RunRecord, secrets: Mapping[str, str] | None = None) -> Plan:
     Raises
     ------
     ReproductionError
-        If the run has no recorded command.
+        If the run has no recorded command, or its script came from standard input.
     """
     first = first_of(record)
     environment = first.environment
@@ -120,7 +138,12 @@ def _recorded_command(record: RunRecord) -> list[str]:
             "before it was captured. Start its script by hand."
         )
     if _is_notebook(record):
-        return [sys.executable, "-m", "IPython", "--no-banner", _NOTEBOOK]
+        return [sys.executable, "-m", "IPython", *_IPYTHON_OPTIONS, _NOTEBOOK]
+    if reads_its_script(words):
+        raise ReproductionError(
+            f"Run {record.key}: the script came from standard input and was not kept; it cannot "
+            "be run again. Put it into a file and run that."
+        )
     return [str(word) for word in words]
 
 
@@ -210,21 +233,85 @@ def rerun(record: RunRecord, options: Options) -> Outcome:
         If it cannot be started, with what to do about it. No run is opened then.
     """
     planned = plan(record, options.secrets)
+    _check_wanted(record, planned)
+    for warning in planned.warnings:
+        options.say(warning)
+    with _temporary_folder(options.keep_tree) as place, _no_input():
+        try:
+            return _rerun_in(place, record, planned, options)
+        finally:
+            if options.keep_tree:
+                options.say(f"the tree is in {place}")
+
+
+def rehearse(record: RunRecord, options: Options) -> Rehearsal:
+    """Do what a rerun does but for installing packages and running the command.
+
+    Raises
+    ------
+    ReproductionError, InvalidValueError, NotFoundError
+        If it cannot be run again, as :func:`rerun`.
+    """
+    planned, first = plan(record, options.secrets), first_of(record)
+    _check_wanted(record, planned)
+    with _temporary_folder() as place:
+        tree = checkout(first, os.path.join(place, "tree"), options.link)
+        if options.environment == "same":
+            return Rehearsal(tree, describe_environment(first, tree.folder))
+        command = _command_in(planned.command, first, tree, sys.executable)
+        check_program(command[0], tree.cwd)
+        return Rehearsal(tree, f"those of {sys.executable}")
+
+
+def _check_wanted(record: RunRecord, planned: Plan) -> None:
     if planned.wanted:
         raise InvalidValueError(
             f"Run {record.key} was started with something that is kept as {HIDDEN}. "
             + " ".join(planned.wanted)
         )
-    for warning in planned.warnings:
-        options.say(warning)
+
+
+@contextlib.contextmanager
+def _temporary_folder(keep: bool = False) -> Iterator[str]:
+    """Make a folder that is taken away at the end, also when SIGTERM or a hangup brings that."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What is ignored (nohup) stays ignored.
+    heeded = [n for n in signals if is_main and signal.getsignal(n) != signal.SIG_IGN]
+    before = [(number, signal.signal(number, end)) for number in heeded]
     place = tempfile.mkdtemp(prefix="experiments-rerun-")
     try:
-        return _rerun_in(place, record, planned, options)
+        yield place
     finally:
-        if options.keep_tree:
-            options.say(f"the tree is in {place}")
-        else:
+        for number in heeded:  # A second one must not cut the cleaning short.
+            signal.signal(number, signal.SIG_IGN)
+        if not keep:
             shutil.rmtree(place, ignore_errors=True)
+        for number, handler in before:
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _no_input() -> Iterator[None]:
+    """Give what is started nothing to read, but for a person at a terminal."""
+    try:
+        is_terminal, stdin = os.isatty(0), os.dup(0)
+    except OSError:  # It is closed, and stays so.
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if not is_terminal:
+        os.dup2(nothing, 0)
+    try:
+        yield
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        os.close(nothing)
 
 
 def _rerun_in(place: str, record: RunRecord, planned: Plan, options: Options) -> Outcome:
@@ -244,16 +331,17 @@ def _rerun_in(place: str, record: RunRecord, planned: Plan, options: Options) ->
     variables |= _search_path(first, tree)
     command = _command_in(planned.command, first, tree, python)
     options.say(f"running {shlex.join(redact_arguments(command))}")
-    return launch(_job(record, first, command, tree.cwd, variables, planned.unset))
+    job = _job(record, first, planned, command, options.environment)
+    outcome = launch(job._replace(cwd=tree.cwd, variables=variables))
+    if outcome.exit_code and first.status == "finished":
+        for name in missing_data(outcome.path, tree):
+            way_out = f"--link {shlex.quote(name)}"
+            options.say(f"{name} is in {tree.project} but not in the rerun's folder: {way_out}")
+    return outcome
 
 
 def _job(
-    record: RunRecord,
-    first: RunRecord,
-    command: Sequence[str],
-    cwd: str,
-    variables: Mapping[str, str],
-    unset: Sequence[str],
+    record: RunRecord, first: RunRecord, planned: Plan, command: Sequence[str], environment: str
 ) -> Job:
     launched = first.summary.get("launched") or {}
     return Job(
@@ -266,11 +354,21 @@ def _job(
         group=record.group,
         facts={"rerun_of": record.id},
         collect=launched.get("collect") or (),
-        cwd=cwd,
-        variables=variables,
-        unset=unset,
+        unset=planned.unset,
         run_number=first.environment.get("run_number") or 1,
+        recorded=_recorded_words(planned.command, environment),
+        keep_inputs=bool(launched),
     )
+
+
+def _recorded_words(words: Sequence[str], environment: str) -> list[str]:
+    """Return the words of the original, with the Python that runs them now where it is another."""
+    program, *arguments = words
+    found = shutil.which(program) or ""
+    same = os.path.exists(found) and os.path.samefile(found, sys.executable)
+    if is_python(program) and environment == "current" and not same:
+        program = sys.executable
+    return [program, *arguments]
 
 
 def _name_for(record: RunRecord) -> str:
@@ -355,8 +453,7 @@ def describe(record: RunRecord, planned: Plan) -> list[str]:
     if git.get("commit"):
         patch = ", then its uncommitted changes" if os.path.exists(first.folder.patch) else ""
         lines.append(f"code      commit {git['commit'][:12]} of {git.get('top')}{patch}")
-    lines.append(f"files     {len(code.get('files') or [])} kept with the run")
-    lines += [f"left out  {out['path']}: {out['reason']}" for out in code.get("left_out") or []]
+    lines.append(f"files     {counted(len(code.get('files') or []), 'file')} kept with the run")
     lines += [
         f"input     {one.get('name')} {one.get('path') or ''}".rstrip() for one in first.inputs
     ]
@@ -366,3 +463,13 @@ def describe(record: RunRecord, planned: Plan) -> list[str]:
     lines += [f"unset     {name}" for name in planned.unset]
     lines += [f"wanted    {wish}" for wish in planned.wanted]
     return lines + [f"note      {warning}" for warning in planned.warnings]
+
+
+def describe_rehearsal(record: RunRecord, rehearsal: Rehearsal) -> list[str]:
+    """Say what a rehearsal has found out, a line each."""
+    tree, lines = rehearsal.tree, [f"packages  {rehearsal.packages}"]
+    top = (first_of(record).environment.get("git") or {}).get("top")
+    if tree.repository not in (None, top):
+        lines.append(f"found     the commit is not in {top} any more, but in {tree.repository}")
+    lines += [f"linked    {name} from {tree.project}" for name in tree.linked]
+    return lines + [f"note      {warning}" for warning in tree.warnings]

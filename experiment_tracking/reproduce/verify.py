@@ -14,7 +14,7 @@ from experiment_tracking.folder.history import HistoryReader, metric_values
 from experiment_tracking.folder.values import shown_name
 from experiment_tracking.formats.inputs import same_input
 from experiment_tracking.registry.record import RunRecord, flat
-from experiment_tracking.reproduce.checkout import place_below
+from experiment_tracking.reproduce.checkout import counted, place_below
 from experiment_tracking.reproduce.console import Line, read_console, without_places
 from experiment_tracking.reproduce.equality import (
     close,
@@ -32,6 +32,7 @@ RESULTS = ("values", "files", "lines")
 """What a run brings forth. A rerun of which none was compared has proved nothing."""
 
 _MAX_BYTES = 2**30
+_MOST_PACKAGES = 5
 _TEXTS = (".csv", ".tsv", ".json", ".txt", ".md", ".log", ".yaml", ".yml")
 
 
@@ -73,6 +74,8 @@ class Verification:
         Number of further differences by section.
     set_aside
         What was not compared, and why.
+    causes
+        What is likely to have made the difference, and what to do; empty where nothing differs.
     checked
         How much was compared: ``params``, ``values`` (of metrics), ``ending``, ``inputs``,
         ``files``, ``lines``.
@@ -84,6 +87,7 @@ class Verification:
     differences: list[Difference] = field(default_factory=list)
     more: dict[str, int] = field(default_factory=dict)
     set_aside: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -110,15 +114,20 @@ class Verification:
     def _lines(self) -> Iterator[str]:
         verdict = "repeats" if self.holds else "does not repeat"
         yield f"{self.rerun} {verdict} {self.original}"
+        yield from (f"  likely cause: {cause}" for cause in self.causes)
         for one in self.differences:
             note = f" ({one.note})" if one.note else ""
             values = f"{_shown(one.expected)}, now {_shown(one.found)}"
             yield f"  {one.section}: {one.name}: {values}{note}"
         for section, count in self.more.items():
             yield f"  {section}: and {count:,} more"
-        if not self.compared_results:
+        if not self.compared_results and not self.differences:
             yield "  nothing that the run brings forth was compared: no metrics, files or console"
-        counts = [f"{count:,} {part}" for part, count in self.checked.items() if count]
+        counts = [
+            counted(count, part[:-1]) if part.endswith("s") else f"{count:,} {part}"
+            for part, count in self.checked.items()
+            if count
+        ]
         yield f"compared: {', '.join(counts) or 'nothing'}; tolerance {self.tolerance:g}"
         yield from (f"set aside: {what}" for what in self.set_aside)
 
@@ -161,6 +170,7 @@ def verify(
     comparison.compare_files()
     if not comparison.has_metrics:
         comparison.compare_consoles()
+    comparison.find_causes()
     return comparison.result
 
 
@@ -201,7 +211,8 @@ class _Comparison:
             one, other = a.get(name), b.get(name)
             same = _same_param(without_places(one, places[0]), without_places(other, places[1]))
             if not same or (name in a) != (name in b):
-                self._differ("params", name, one, other)
+                note = f"set it aside with --ignore params.{name}"
+                self._differ("params", name, one, other, note)
         self.result.checked["params"] = len(names)
 
     # ------------------------------------------------------------------ metrics
@@ -234,7 +245,7 @@ class _Comparison:
     ) -> None:
         self.result.checked["values"] += min(len(a), len(b))
         if len(a) != len(b):
-            self._differ("metrics", name, f"{len(a):,} rows", f"{len(b):,} rows")
+            self._differ("metrics", name, _rows(len(a)), _rows(len(b)))
         wrong = [
             (one, other)
             for one, other in zip(a, b, strict=False)
@@ -243,8 +254,7 @@ class _Comparison:
         if wrong:
             (step, expected), (now, found) = wrong[0]
             shown = found if step == now else f"{found!r} at step {now}"
-            worst = max(distance(one[1], other[1]) for one, other in wrong)
-            note = f"{len(wrong):,} of {len(a):,} rows differ, by up to {worst:.1e}"
+            note = f"{len(wrong):,} of {_rows(len(a))} differ" + _would_pass(wrong)
             self._differ("metrics", f"{name} at step {step}", expected, shown, note)
 
     # ------------------------------------------------------------------ ending, inputs, files
@@ -302,6 +312,11 @@ class _Comparison:
     # ------------------------------------------------------------------ console
 
     def compare_consoles(self) -> None:
+        codes = [run.summary.get("exit_code") for run in (self.original, self.rerun)]
+        if codes[0] != codes[1] and any(codes):
+            which = "the command failed" if codes[1] else "the original had failed"
+            self.result.set_aside.append(f"{which}; console not compared")
+            return
         a, b = (self._console(run) for run in (self.original, self.rerun))
         self.result.checked["lines"] = len(a or ())
         if a is None or not self._names("console", ["console.log"]):
@@ -352,8 +367,54 @@ class _Comparison:
             line, now = wrong[0]
             self._differ("console", f"line {line.line_number}", line.text, now.text, note)
 
+    # ------------------------------------------------------------------ causes
+
+    def find_causes(self) -> None:
+        """Name what is known to differ besides the results, where those differ."""
+        differing = {one.section for one in self.result.differences}
+        if not differing & {"metrics", "files", "console"}:
+            return
+        for one in self.result.differences:
+            if one.section == "inputs":
+                self.result.causes.append(f"input {one.name!r} changed")
+        if not _knows_its_seed(self.original):
+            seeding = f"{self.original.key} set no seed: run.seed_everything(0)"
+            self.result.causes.append(seeding)
+        self.result.causes += _other_packages(self.original, self.rerun)
+
 
 # ---------------------------------------------------------------------- names and values
+
+
+def _knows_its_seed(run: RunRecord) -> bool:
+    """Tell whether a seed is recorded; a param that is called so will have been used."""
+    return "seeds" in run.environment or any("seed" in name.lower() for name in flat(run.params))
+
+
+def _other_packages(original: RunRecord, rerun: RunRecord) -> list[str]:
+    a, b = ({**(run.environment.get("packages") or {})} for run in (original, rerun))
+    a["python"], b["python"] = (r.environment.get("python_version") for r in (original, rerun))
+    # A package that only one of them has is hardly what the run used.
+    differing = [name for name in a if a[name] and b.get(name) and a[name] != b[name]]
+    shown = ", ".join(f"{name} {a[name]}, now {b[name]}" for name in differing[:_MOST_PACKAGES])
+    more = len(differing) - _MOST_PACKAGES
+    end = f" and {more} more" if more > 0 else ""
+    return [f"packages differ: {shown}{end}; --env same takes the old ones"] if shown else []
+
+
+def _rows(number: int) -> str:
+    return counted(number, "row")
+
+
+def _would_pass(wrong: Sequence[tuple[tuple[int, float], tuple[int, float]]]) -> str:
+    """Name a tolerance within which all of these are equal, if one is below 1."""
+    worst = max(distance(one[1], other[1]) for one, other in wrong)
+    if worst >= 1 or any(one[0] != other[0] for one, other in wrong):
+        return ""
+    rounded = f"{worst:.1e}"
+    if float(rounded) < worst:  # It is to be rounded up.
+        rounded = f"{worst * 1.05:.1e}"
+    return f"; --tolerance {rounded} would pass"
 
 
 def _by_kind(lines: Iterable[Line]) -> dict[str, list[Line]]:

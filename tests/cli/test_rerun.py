@@ -80,6 +80,49 @@ def test_json_alone_goes_to_stdout(terminal, rerun, base):
 
 
 @pytest.mark.usefixtures("base")
+def test_a_dry_run_finds_what_the_rerun_would_meet(terminal, rerun, base):
+    code, out, err = rerun("rerun", "digits/base", "--dry-run")
+    assert f"packages  those of {sys.executable}\n" in out, err
+    assert "note      The run was made outside git" in out
+    assert rerun("rerun", "digits/base", "--dry-run", "--link", "nosuch")[0] == 2
+    (base.path / "code" / "train.py").unlink()
+    code, _, err = rerun("rerun", "digits/base", "--dry-run")
+    assert (code, "train.py" in err) == (1, True)
+
+
+def test_a_dry_run_tells_of_data_and_programs_that_are_gone(terminal, rerun, places):
+    data = terminal.write("data.csv", "1\n")
+    terminal.write("go.py", "")
+    program = terminal.write("tool/interpreter", "#!/bin/sh\n")
+    program.chmod(0o755)
+    terminal.experiments("run", "--project", "p", "--name", "a", "--", program, "go.py", data)
+    data.unlink()
+    code, out, err = rerun("rerun", "p/a", "--dry-run")
+    assert f"note      Input '{data}' is not at {data} any more.\n" in out, err
+    assert code == 0
+    program.unlink()
+    code, _, err = rerun("rerun", "p/a", "--dry-run")
+    assert (code, "There is no program" in err) == (3, True)
+    assert list(places.iterdir()) == []
+
+
+@pytest.mark.usefixtures("base")
+def test_at_the_end_the_new_run_is_named_with_what_to_do_next(rerun):
+    code, _, err = rerun("rerun", "digits/base")
+    assert code == 0, err
+    last = err.rstrip().split("\n")[-1]
+    assert last.startswith("experiments: digits/base-rerun finished, ")
+    assert last.endswith("s; experiments diff digits/base digits/base-rerun")
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("command", ["run", "rerun"])
+def test_the_description_in_the_help_fits_into_a_terminal(terminal, command):
+    _, out, _ = terminal.experiments(command, "--help", variables={"COLUMNS": "80"})
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("base")
 def test_the_tree_is_kept_when_asked_for(rerun, places):
     code, _, err = rerun("rerun", "digits/base", "--keep-tree")
     assert code == 0, err
@@ -142,6 +185,39 @@ def test_a_running_run_is_not_verified(terminal, rerun, waiting):
     assert (code, "still running" in out) == (0, True)
     assert len(terminal.records("wait")) == 1
     interrupt(waiting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("base")
+def test_a_signal_while_the_tree_is_made_takes_it_away(terminal, places, base, number):
+    git = terminal.write("bin/git", "#!/bin/sh\nexec sleep 100\n")
+    git.chmod(0o755)
+    environment = json.loads((base.path / "environment.json").read_text())
+    environment["git"] = {"commit": "0" * 40, "top": str(terminal.folder)}
+    (base.path / "environment.json").write_text(json.dumps(environment))
+    variables = {"TMPDIR": str(places), "PATH": f"{git.parent}:{os.environ['PATH']}"}
+    words = (sys.executable, "-m", "experiment_tracking", "rerun", "digits/base")
+    process = terminal.start(*words, variables=variables)
+    while not list(places.glob("experiments-rerun-*/tree")):
+        assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out + err
+    assert list(places.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_rerun_ends_its_command_and_takes_its_tree_away(
+    terminal, waiting, places, number
+):
+    interrupt(waiting)
+    words = (sys.executable, "-m", "experiment_tracking", "rerun", "wait/a")
+    process = terminal.start(*words, variables={"TMPDIR": str(places)})
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out + err
+    assert list(places.iterdir()) == []
 
 
 def test_ctrl_c_ends_the_rerun_and_takes_its_tree_away(terminal, waiting, places):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiment_tracking.jobs.command import params_of, take_apart
+from experiment_tracking.jobs.command import params_of, reads_its_script, take_apart
 
 
 @pytest.fixture
@@ -52,6 +52,9 @@ def test_a_module_is_named_as_it_was_started(folder):
         ("python train.py", "train"),
         ("./simulate.sh 3", "simulate"),
         ("python -m json.tool", "tool"),
+        ("python nosuch.py --lr 1", "nosuch"),
+        ("python -u nosuch.py", "nosuch"),
+        ("python -c pass nosuch.py", "python"),
     ],
 )
 def test_a_command_is_called_by_its_script_module_or_program(folder, line, name):
@@ -74,6 +77,16 @@ def test_the_interpreter_is_the_one_of_the_command_line(folder):
         ("--amp --no-cache", {"amp": True, "no_cache": True}),
         ("--amp false --init None", {"amp": False, "init": None}),
         ("--layers 64 32", {"layers": [64, 32]}),
+        ("--classes cat dog", {"classes": ["cat", "dog"]}),
+        (
+            "--lr 0.1 --verbose --seed 3 data/train.csv",
+            {"lr": 0.1, "verbose": True, "seed": 3, "arguments": ["data/train.csv"]},
+        ),
+        ("--seed 3 train", {"seed": 3, "arguments": ["train"]}),
+        ("--seed 3 train 4", {"seed": 3, "arguments": ["train", 4]}),
+        ("--config a.yaml b.yaml", {"config": "a.yaml", "arguments": ["b.yaml"]}),
+        ("--config-name base depth=4", {"config_name": "base", "depth": 4}),
+        ("--amp true cat", {"amp": True, "arguments": ["cat"]}),
         ("--tag a --tag b --tag c", {"tag": ["a", "b", "c"]}),
         ("model.depth=4 +seed=1 ~cache=x", {"model.depth": 4, "seed": 1, "cache": "x"}),
         ("fit data.csv --lr 1", {"lr": 1, "arguments": ["fit", "data.csv"]}),
@@ -88,3 +101,29 @@ def test_the_interpreter_is_the_one_of_the_command_line(folder):
 )
 def test_params_are_read_off_a_command_line(line, params):
     assert params_of(line.split()) == params
+
+
+def test_a_word_that_is_a_folder_there_is_no_further_value(folder):
+    words = ["--classes", "cat", "pkg"]
+    assert params_of(words, str(folder)) == {"classes": "cat", "arguments": ["pkg"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("python", True),
+        ("python -", True),
+        ("python3 -u - --lr 1", True),
+        ("sh", True),
+        ("bash -s 1 2", True),
+        ("python train.py -", False),
+        ("python -c -", False),
+        ("python -m json.tool -", False),
+        ("sh -c date", False),
+        ("bash -ec date", False),
+        ("bash job.sh", False),
+        ("simulate -", False),
+    ],
+)
+def test_a_script_that_comes_from_standard_input_is_known(line, expected):
+    assert reads_its_script(line.split()) == expected

@@ -1,5 +1,6 @@
 """``experiments run``: a command as a run."""
 
+import hashlib
 import json
 import os
 import signal
@@ -112,6 +113,21 @@ def test_a_program_that_is_not_there_opens_no_run(terminal):
     assert code == 3
     assert "no-such-program" in err
     assert not terminal.root.exists()
+
+
+def test_data_on_the_command_line_becomes_an_input_and_what_is_written_does_not(terminal):
+    terminal.write("data/train.csv", "1\n")
+    terminal.write("data/test.csv", "2\n")
+    terminal.write("out/old.txt", "x")
+    terminal.write("helper.py", "")
+    terminal.write("go.py", "open('out/new.txt', 'w').write('y')\n")
+    words = ("data/train.csv", "--test=data/test.csv", "--out", "out", "helper.py", ".", "none")
+    code, _, err = terminal.experiments("run", "--", "python", "go.py", *words)
+    assert code == 0, err
+    inputs = {entry["name"]: entry for entry in terminal.record("go").inputs}
+    assert list(inputs) == ["data/train.csv", "data/test.csv"]
+    assert inputs["data/test.csv"]["path"] == str(terminal.folder / "data" / "test.csv")
+    assert inputs["data/test.csv"]["sha256"] == hashlib.sha256(b"2\n").hexdigest()
 
 
 def test_no_command_is_wrong_usage(terminal):

@@ -163,6 +163,13 @@ def test_outside_git_the_tree_is_what_the_run_kept(run_folder, into, files_of):
     assert found.warnings == ["When the run was made, git said: no git"]
 
 
+def test_a_run_outside_git_is_told_to_have_only_what_it_kept(run_folder, into):
+    record = run_folder({"git": {"note": "not in a git repository"}}, {"train.py": ""})
+    assert checkout(record, str(into)).warnings == [
+        "The run was made outside git: only the files that it kept are run."
+    ]
+
+
 def test_the_repository_around_the_working_folder_serves_where_the_first_is_gone(
     repository, run_of, into, git, files_of, tmp_path, monkeypatch
 ):
@@ -236,7 +243,7 @@ def test_a_changed_file_that_only_the_run_kept_takes_the_place_of_the_committed_
     found = checkout(run_of(repository, {"lab/model.py": kept}), str(into))
     assert (into / "lab" / "model.py").read_text() == kept
     assert found.warnings == [
-        "1 files hold *** where the run hid what looked like a secret: lab/model.py."
+        "1 file holds *** where the run hid what looked like a secret: lab/model.py."
     ]
 
 
@@ -325,6 +332,25 @@ def test_data_that_has_gone_or_changed_its_size_is_told(repository, run_of, into
     ]
 
 
+def test_committed_data_counts_as_it_is_in_the_tree(repository, run_of, into, git):
+    data = repository / "x.csv"
+    data.write_text("1,2")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message=data")
+    record = run_of(repository, inputs=[an_input(data, size_bytes=3)])
+    data.write_text("1,2,3")
+    assert checkout(record, str(into / "changed")).warnings == []
+    data.unlink()
+    assert checkout(record, str(into / "gone")).warnings == []
+
+
+def test_hidden_secrets_in_files_that_were_not_imported_are_not_told(repository, run_folder, into):
+    record = run_folder({"git": {}}, {"train.py": "", "other.py": "KEY = '***'\n"})
+    for entry in record.environment["code"]["files"]:
+        entry["origin"] = "untracked"
+    assert checkout(record, str(into)).warnings == []
+
+
 def test_arrays_and_addresses_are_no_files_to_link(repository, run_of, into):
     inputs = [{"name": "x", "kind": "array"}, {"name": "y", "kind": "uri", "path": "s3://bucket/y"}]
     found = checkout(run_of(repository, inputs=inputs), str(into))
@@ -349,7 +375,7 @@ def test_a_name_that_is_not_in_the_project_cannot_be_linked(repository, run_of, 
 def test_a_folder_that_is_not_empty_is_refused(repository, run_of, into):
     into.mkdir()
     (into / "mine.txt").write_text("")
-    with pytest.raises(InvalidValueError, match=r"found 1 files .*mine\.txt"):
+    with pytest.raises(InvalidValueError, match=r"found 1 file .*mine\.txt"):
         checkout(run_of(repository), str(into))
 
 

@@ -21,7 +21,7 @@ numbers = st.floats() | st.integers(-(2**63), 2**63)
 @pytest.mark.parametrize("name", """
     time duration elapsed seconds throughput fps val/time_s step_time_ms train_runtime wall-time
     train_samples_per_second steps_per_sec tokens_per_s ms_per_step time_per_epoch time/time_elapsed
-    epoch_duration_min batch_ms lab/latency
+    epoch_duration_min batch_ms lab/latency time/epoch time_epoch time/val/forward
 """.split())  # fmt: skip
 def test_names_of_clocks_are_known(name):
     assert is_clock(name)

@@ -141,7 +141,10 @@ def test_venv_and_pip_make_an_environment_with_the_packages_alone(run_with, tmp_
     folder = tmp_path / "environment"
     python = install(run_with({"tiny-ops": "1.5", "pip": "1"}), str(folder), said.append)
     assert answer_of(python) == f"42 {sys.version_info[:2]} {folder}"
-    assert "Successfully installed tiny-ops-1.5" in said
+    assert said == [
+        f"installing 1 package for a fresh Python {VERSION}, by venv and pip",
+        f"installed into {folder}",
+    ]
     assert (folder / "requirements.txt").read_text() == "tiny-ops==1.5\n"
 
 
@@ -163,7 +166,7 @@ def test_a_failing_installer_is_an_error_with_its_last_words(run_with, tmp_path,
     said = []
     with pytest.raises(ReproductionError, match=r"exit code 2:\nline 2\n(.*\n)*line 16\n") as error:
         install(run_with({"numpy": "2"}), str(tmp_path / "environment"), said.append)
-    assert said[0] == "line 1"
+    assert said == [f"installing 1 package for a fresh Python {VERSION}, by uv"]
     assert "present environment" in str(error.value)
 
 

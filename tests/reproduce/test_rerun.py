@@ -1,6 +1,7 @@
 """Real runs of real scripts, run again from another folder after everything has changed."""
 
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -48,11 +49,11 @@ def rerun(terminal, tmp_path):
     places = tmp_path / "places"
     places.mkdir()
 
-    def rerun(run, *options, variables=None):
+    def rerun(run, *options, variables=None, **others):
         variables = {"TMPDIR": str(places), **(variables or {})}
         words = ("rerun", run, *options)
         code, out, err = terminal.experiments(
-            *words, cwd=tmp_path / "elsewhere", variables=variables
+            *words, cwd=tmp_path / "elsewhere", variables=variables, **others
         )
         assert list(places.glob("experiments-rerun-*")) == []
         return code, out, err
@@ -168,9 +169,10 @@ def test_a_program_that_was_kept_can_be_executed(terminal, rerun):
 
 def test_the_cells_of_a_notebook_are_run_again(terminal, rerun):
     pytest.importorskip("IPython", reason="pip install ipython")
-    cells = (
-        START + "for n in range(3):\n    tracker.log_metrics({'a': n ** 2})\n\ntracker.finish()\n"
-    )
+    # As `%matplotlib inline` does.
+    inline = "get_ipython().enable_gui(None)\n"
+    loop = "for n in range(3):\n    tracker.log_metrics({'a': n ** 2})\n\n"
+    cells = START + inline + loop + "tracker.finish()\n"
     cells = terminal.write("cells.txt", cells)
     (terminal.folder / "notebooks").mkdir()
     words = (sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner")
@@ -183,6 +185,8 @@ def test_the_cells_of_a_notebook_are_run_again(terminal, rerun):
     code, out, err = rerun("digits/base", "--verify", variables=variables)
     assert code == 0, out + err
     assert "3 values" in out
+    assert "\x1b" not in out
+    assert "event loop" not in out
 
 
 @pytest.mark.usefixtures("lab")
@@ -436,6 +440,70 @@ def test_the_same_environment_has_the_recorded_packages_alone(run_folder, rerun,
 # ---------------------------------------------------------------------- data
 
 
+READING = "import sys\nprint('sum', sum(map(int, open(sys.argv[1]))))\n"
+
+
+@pytest.mark.usefixtures("lab")
+def test_data_on_the_command_line_is_linked_and_recorded_by_the_names_it_had(terminal, rerun):
+    data = terminal.write("data/x.csv", "1\n2\n")
+    terminal.write("plain.py", READING)
+    words = ("python", "plain.py", "data/x.csv")
+    assert terminal.experiments("run", "--name", "a", "--", *words)[0] == 0
+    code, out, err = rerun("plain/a", "--verify")
+    assert code == 0, out + err
+    assert "data/x.csv is linked from" in err
+    again = terminal.records("plain")[1]
+    assert again.environment["command"] == list(words)
+    assert again.summary["launched"]["command"] == list(words)
+    (entry,) = again.inputs
+    assert (entry["name"], entry["path"]) == ("data/x.csv", str(data))
+
+
+@pytest.mark.usefixtures("lab")
+def test_data_that_is_missing_in_a_failed_rerun_is_named(terminal, rerun):
+    terminal.write("data/x.csv", "1\n2\n")
+    terminal.write("plain.py", READING.replace("sys.argv[1]", "'data/x.csv'"))
+    assert terminal.experiments("run", "--name", "a", "--", "python", "plain.py")[0] == 0
+    code, out, err = rerun("plain/a", "--verify")
+    assert code == 4
+    told = f"data/x.csv is in {terminal.folder} but not in the rerun's folder: --link data/x.csv"
+    assert told in err
+    assert "set aside: the command failed; console not compared" in out
+    assert "Traceback" not in out
+
+
+def test_a_rerun_of_a_script_that_logs_records_its_command_and_data_where_they_stay(
+    terminal, lab, python, rerun
+):
+    data = terminal.write("data/x.csv", "1\n")
+    body = "tracker.log_input(sys.argv[1], 'x'); tracker.log_metrics({'a': 1})\n"
+    terminal.write("train.py", START + body)
+    python(str(lab / "train.py"), str(data))
+    code, out, err = rerun("digits/base", "--verify")
+    assert code == 0, out + err
+    first, again = terminal.records("digits")
+    assert again.environment["command"] == first.environment["command"]
+    assert [entry["path"] for entry in again.inputs] == [str(data)]
+
+
+def test_a_script_from_standard_input_cannot_be_run_again(terminal, rerun):
+    script = terminal.write("script", START + "tracker.log_metrics({'a': 1})\n")
+    with script.open() as stdin:
+        assert terminal.run(sys.executable, "-", stdin=stdin)[0] == 0
+    for options in ((), ("--dry-run",)):
+        code, _, err = rerun("digits/base", *options)
+        assert (code, "came from standard input and was not kept" in err) == (1, True), err
+
+
+def test_the_command_of_a_rerun_has_nothing_to_read(terminal, rerun):
+    terminal.write("echo.py", "import sys\nprint([sys.stdin.read()])\n")
+    terminal.experiments("run", "--name", "a", "--", "python", "echo.py", stdin=subprocess.DEVNULL)
+    text = terminal.write("text", "not for the script")
+    with text.open() as stdin:
+        code, out, err = rerun("echo/a", stdin=stdin)
+    assert (code, out) == (0, "['']\n"), err
+
+
 def test_data_that_git_does_not_keep_is_linked_when_asked_for(terminal, lab, python, rerun):
     terminal.write("data/x.csv", "7")
     body = "tracker.log_metrics({'a': int(open('data/x.csv').read())})\n"
@@ -454,7 +522,7 @@ def test_a_run_that_crashed_is_run_again_and_its_end_is_what_differs(terminal, r
         "run = tracker.start_run('base')\n"
         "run.log_metrics({'a': 1})\n"
         "environment = run.path / 'environment.json'\n"
-        "while not environment.exists() or '\"command\"' not in environment.read_text():\n"
+        "while not environment.exists() or '\"sha256\"' not in environment.read_text():\n"
         "    time.sleep(0.01)\n"
         "os.kill(os.getpid(), 9)\n"
     )

@@ -83,7 +83,13 @@ def test_each_metric_that_differs_is_named_with_its_first_row_and_how_many_and_h
     found = verify(a, b)
     assert not found.holds
     assert found.differences == [
-        ("metrics", "loss at step 1", 0.5, 0.75, "2 of 3 rows differ, by up to 2.5e-01")
+        (
+            "metrics",
+            "loss at step 1",
+            0.5,
+            0.75,
+            "2 of 3 rows differ; --tolerance 2.5e-01 would pass",
+        )
     ]
     assert "  metrics: loss at step 1: 0.5, now 0.75 (2 of 3 rows" in found.to_text()
     assert verify(a, b, tolerance=0.25).holds
@@ -95,7 +101,7 @@ def test_rows_that_are_missing_too_many_or_at_other_steps_differ(track):
     assert told(verify(a, b, tolerance=0.1)) == [
         ("metrics", "loss at step 1", 0.5, "0.5 at step 2"),
         ("metrics", "acc at step 2", 1, "1 at step 1"),
-        ("metrics", "new", "0 rows", "1 rows"),
+        ("metrics", "new", "0 rows", "1 row"),
     ]
 
 
@@ -299,3 +305,50 @@ def test_a_tolerance_must_be_a_number_from_zero_up(track, tolerance):
 def test_what_was_compared_decides_together_with_what_differs(checked):
     results = sum(checked.get(part, 0) for part in ("values", "files", "lines"))
     assert Verification("lab/a", "lab/b", checked=checked).holds == (results > 0)
+
+
+# ---------------------------------------------------------------------- causes
+
+
+def test_a_missing_seed_and_other_packages_are_told_as_causes(track):
+    a, b = track("a", [{"loss": 1.0}]), track("b", [{"loss": 2.0}])
+    a.environment["packages"] = {"numpy": "1.26", "torch": "2.7", "gone": "1"}
+    b.environment["packages"] = {"numpy": "2.0", "torch": "2.7"}
+    found = verify(a, b)
+    assert found.causes == [
+        f"{a.key} set no seed: run.seed_everything(0)",
+        "packages differ: numpy 1.26, now 2.0; --env same takes the old ones",
+    ]
+    assert found.to_text().split("\n")[1] == f"  likely cause: {found.causes[0]}"
+
+
+def test_a_run_with_a_seed_or_without_a_difference_has_no_causes(track):
+    a = track("a", [{"loss": 1.0}], params={"random_seed": 3})
+    b = track("b", [{"loss": 2.0}], params={"random_seed": 3})
+    assert verify(a, b).causes == []
+    c, d = track("c", [{"loss": 1.0}]), track("d", [{"loss": 1.0}])
+    assert verify(c, d).causes == []
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.5, 0.50049), (1000.0, 1001.23456), (3.0, 3.00001)])
+def test_the_tolerance_that_is_named_would_pass(track, one, other):
+    a, b = track("a", [{"loss": one}]), track("b", [{"loss": other}])
+    (difference,) = verify(a, b).differences
+    tolerance = float(difference.note.split("--tolerance ")[1].split()[0])
+    assert verify(a, b, tolerance=tolerance).holds
+
+
+def test_the_console_of_a_command_that_failed_is_not_compared(track):
+    a = track("a", console="sum 3\n", exit_code=0)
+    b = track("b", console="Traceback\n", exit_code=1, status="FAILED")
+    found = verify(a, b)
+    assert [one.name for one in found.differences] == ["status", "exit_code"]
+    assert found.set_aside == ["the command failed; console not compared"]
+
+
+def test_a_param_that_differs_comes_with_the_way_to_set_it_aside(track):
+    a = track("a", [{"loss": 1.0}], params={"at": 1})
+    b = track("b", [{"loss": 1.0}], params={"at": 2})
+    (difference,) = verify(a, b).differences
+    assert difference.note == "set it aside with --ignore params.at"
+    assert verify(a, b, ignore=["params.at"]).holds
