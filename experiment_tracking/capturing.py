@@ -77,6 +77,8 @@ class RunCapture:
         self._begun = False
         self.complete = False
         """Whether everything there was at the start has been kept."""
+        self.is_late = False
+        """Whether the run ended before this began: what is found now is all there is."""
 
     def begin(self) -> None:
         """Start git, then gather piece by piece; called by the run's thread behind the first rows.
@@ -107,7 +109,8 @@ class RunCapture:
         self._probe = probe = GitProbe.start(folder if os.path.isdir(folder) else self._cwd)
         self._attempt("environment", self._gather, folder)
         self._facts["entry_script"] = script.to_dict() if script else None
-        self._attempt("environment", self._write)
+        if not self.is_late:
+            self._attempt("environment", self._write)
         yield
         self._attempt("code", self._keep_script, script)
         yield from self._keep_each("code", self._modules, script)
@@ -224,12 +227,16 @@ class RunCapture:
         if self._owner.has_successor():  # which has written down how it runs
             return
         known = self._extent()
-        if self._owner.settings.subject is None and self._begun:
+        if self._owner.settings.subject is None and self._begun and not self.is_late:
             for _ in self._keep_each("code", self._modules, None):
                 pass
         self._attempt("notebook", self._keep_cells)
         if self._extent() != known:
             self._attempt("environment", self._write)
+
+    def run_ends(self) -> None:
+        """Take note that the run ends; whoever has not begun by now is late."""
+        self.is_late = not self._begun
 
     def cut_short(self) -> None:
         """Note that the run has ended before everything was gathered."""

@@ -6,12 +6,25 @@ The first process that opens a run takes the file away, and by that the run.
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import encode, read_document
 from experiment_tracking.folder.layout import HANDOVER_VARIABLE, RunFolder
+
+if TYPE_CHECKING:
+    from experiment_tracking.capture.code import EntryScript
+    from experiment_tracking.capture.environment import Interpreter
+
+
+class Subject(NamedTuple):
+    """The command that a run is about, where another process executes it."""
+
+    command: tuple[str, ...]
+    cwd: str
+    script: "EntryScript | None" = None
+    interpreter: "Interpreter | None" = None
 
 
 class Handover(NamedTuple):

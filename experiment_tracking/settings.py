@@ -5,17 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.interface import BoundBackend
-    from experiment_tracking.capture.code import EntryScript
-    from experiment_tracking.capture.environment import Interpreter
-
-
-class Subject(NamedTuple):
-    """The command that a run is about, where another process executes it."""
-
-    command: tuple[str, ...]
-    cwd: str
-    script: "EntryScript | None" = None
-    interpreter: "Interpreter | None" = None
+    from experiment_tracking.handover import Subject
 
 
 class Settings(NamedTuple):
@@ -29,7 +19,7 @@ class Settings(NamedTuple):
     capture_console: bool = False
     on_end: Callable[[str], None] | None = None
     """Called with the run's path once it has ended."""
-    subject: Subject | None = None
+    subject: "Subject | None" = None
     """None: this very process."""
 
 

@@ -537,6 +537,8 @@ class RunWriter:
             backend.end(status)
         if self.follower.interrupted:
             self._start_over()
+        if self.capture is not None:
+            self.capture.run_ends()
         caught_up = self.follower.catch_up(bound_s)
         if self.follower.interrupted:  # a batch is half taken: readers compute all of it
             self._start_over()

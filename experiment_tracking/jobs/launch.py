@@ -15,13 +15,14 @@ from experiment_tracking.capture.relay import run_and_capture
 from experiment_tracking.errors import ExperimentTrackingError, InvalidValueError, NotFoundError
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RUN_VARIABLE, RunFolder
+from experiment_tracking.handover import Subject
 from experiment_tracking.jobs.command import Command, params_of, take_apart
 from experiment_tracking.jobs.editing import RunEditor
 from experiment_tracking.jobs.named_files import log_named_files, written_since
 from experiment_tracking.logs import check_file_name, to_params
 from experiment_tracking.notices import notice
 from experiment_tracking.run import Run, open_run
-from experiment_tracking.settings import Identity, Settings, Subject
+from experiment_tracking.settings import Identity, Settings
 from experiment_tracking.writing import RunWriter
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp", ".pdf")

@@ -14,11 +14,12 @@ from experiment_tracking.folder import values
 from experiment_tracking.folder.history import HistoryWriter
 from experiment_tracking.folder.layout import RUN_VARIABLE, SCRATCH_VARIABLE, RunFolder
 from experiment_tracking.folder.liveness import FINAL, Heartbeat, Writer, read_heartbeat
+from experiment_tracking.handover import Subject
 from experiment_tracking.jobs.command import take_apart
 from experiment_tracking.jobs.editing import RunEditor
 from experiment_tracking.logs import to_params, to_tags
 from experiment_tracking.run import adopt_run, open_run
-from experiment_tracking.settings import Identity, Settings, Subject
+from experiment_tracking.settings import Identity, Settings
 from experiment_tracking.writing import RunWriter
 
 

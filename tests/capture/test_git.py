@@ -189,6 +189,16 @@ def test_a_submodule_without_its_repository_is_noted_and_the_rest_is_told(outer,
     assert "submodule inner: git ended with 128: fatal: not a git repository" in facts.note
 
 
+@pytest.mark.parametrize("url", ["../plain", "../with # sign", '../a "quoted" name', "../a\\\\b"])
+def test_a_remote_is_told_as_git_tells_it_however_it_is_written_down(repository, url):
+    git(repository, "remote", "add", "origin", url)
+    git(repository, "config", "branch.main.description", "url = none")
+    told = subprocess.run(
+        ["git", "config", "remote.origin.url"], cwd=repository, capture_output=True, text=True
+    ).stdout.rstrip("\n")
+    assert facts_of(repository).remotes == {"origin": told}
+
+
 def test_remotes_lose_their_credentials_and_can_still_be_cloned(repository):
     for name, url in {
         "token": "https://gho_0123456789abcdefghijABCD@github.com/lab/code.git",
