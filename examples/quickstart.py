@@ -53,12 +53,12 @@ def train(run, config):
             step=epoch,
         )
 
-    run.log_figure(draw_confusion(y_val, guesses.argmax(axis=1), run.name), "confusion")
+    run.log_figure(draw_confusion(y_val, guesses.argmax(axis=1), config["hidden"]), "confusion")
     # Plain arrays, nested as they are: kept as safetensors, readable without scikit-learn.
     run.log_model({"weights": model.coefs_, "biases": model.intercepts_})
 
 
-def draw_confusion(labels, guesses, name):
+def draw_confusion(labels, guesses, hidden):
     figure, axes = plt.subplots(figsize=(5.5, 5.5))
     display = ConfusionMatrixDisplay.from_predictions(
         labels,
@@ -70,7 +70,8 @@ def draw_confusion(labels, guesses, name):
     )
     for zero in display.text_[display.confusion_matrix == 0]:
         zero.set_visible(False)
-    axes.set_title(f"{name}: {(labels != guesses).sum()} of {len(labels)} misread")
+    # Not the run's name: a rerun has another one, and should leave the very same picture.
+    axes.set_title(f"{hidden} hidden: {(labels != guesses).sum()} of {len(labels)} misread")
     axes.tick_params(length=0)
     plt.close(figure)
     return figure

@@ -124,6 +124,7 @@ class Run(Logs):
 
     @notes.setter
     def notes(self, text: str) -> None:
+        """Replace the text; ``summary.json`` has it when this returns."""
         self._check_open()
         notes = {"notes": to_text(text, "notes")}
         self._writer.change(self._writer.summary, lambda summary: summary.update(notes))

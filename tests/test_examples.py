@@ -1,6 +1,7 @@
 """The examples as a newcomer runs them: processes of their own, started in an empty folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_quickstarts_weights_come_back_as_the_arrays_they_were(quickstart):
     root, _ = quickstart
     weights = ExperimentRegistry(root).get("digits/deep").load_model()["weights"]
     assert [array.shape for array in weights] == [(64, 128), (128, 64), (64, 10)]
+    assert check(root) == []
+
+
+def test_a_run_of_the_quickstart_repeats_as_the_readme_says(quickstart, tmp_path):
+    root = shutil.copytree(quickstart[0], tmp_path / "experiments")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiment_tracking", "rerun", "digits/deep", "--verify"],
+        cwd=tmp_path, env=environment(root), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "digits/deep-rerun repeats digits/deep" in done.stdout
     assert check(root) == []
 
 
