@@ -32,6 +32,19 @@ def _clean_process(monkeypatch):
 
 
 @pytest.fixture
+def plain_git(monkeypatch, tmp_path):
+    """Git without the settings of whoever runs the tests, nor the repository of a hook."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ann")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ann@example.org")
+
+
+@pytest.fixture
 def root(tmp_path):
     """A root in which everything is in order when the test is over."""
     yield tmp_path / "root"

@@ -119,16 +119,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path, root, monkeypatch):
-    # Neither the settings of whoever runs the tests, nor the repository of a hook around them.
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ann")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ann@example.org")
+def lab(tmp_path, root, plain_git):
     return Lab(tmp_path / "lab", root)
 
 

@@ -8,18 +8,7 @@ import pytest
 
 from experiment_tracking.capture.git import GitFacts, GitProbe
 
-
-@pytest.fixture(autouse=True)
-def _plain_git(monkeypatch, tmp_path):
-    # Neither the settings of whoever runs the tests, nor the repository of a hook around them.
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ann")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ann@example.org")
+pytestmark = pytest.mark.usefixtures("plain_git")
 
 
 def git(folder, *arguments):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,16 +11,8 @@ from experiment_tracking.registry.record import RunRecord
 
 
 @pytest.fixture(autouse=True)
-def _plain_git(monkeypatch, tmp_path):
-    # Neither the settings of whoever runs the tests, nor the repository of a hook around them.
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ann")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ann@example.org")
+def _plain_git(plain_git):
+    """Every test here may run git."""
 
 
 @pytest.fixture(autouse=True)
