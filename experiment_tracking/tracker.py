@@ -78,7 +78,7 @@ class ExperimentTracker(Logs):
     resume
         ``"never"``; ``"allow"`` goes on with the newest run of that name, if there is one;
         ``"must"`` insists on it; ``"force"`` does so although its writer seems alive; or the id
-        or path of the run.
+        or path of the run. Under ``experiments run`` the run that it has opened goes first.
     rank
         Number of this process among several. Those above 0 write nothing. By default ``$RANK``
         where ``$WORLD_SIZE`` is above 1.
