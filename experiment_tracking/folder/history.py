@@ -177,7 +177,13 @@ class HistoryWriter:
                 # wrote at this very offset, so its rows are written again, and ours behind them.
                 before = (b",\n" if end > START else b"\n") + self._meanwhile
                 self._unfinished = data = before + body + _CLOSING
-                written = io.pwrite(self.fd, data, end)
+                if io.pwrite is io.seek_and_write:
+                    # A handler may append when that begins, and raise before its rows are written
+                    # again. Called here, the write lands at our offset or behind the handler's.
+                    io.seek(self.fd, end, os.SEEK_SET)
+                    written = io.write(self.fd, data)
+                else:
+                    written = io.pwrite(self.fd, data, end)
                 if written != len(data):
                     raise OSError(errno.EIO, f"wrote {written} of {len(data)} bytes")
                 if cut and self._unfinished is data:
@@ -202,7 +208,11 @@ class HistoryWriter:
     def _close_array(self) -> None:
         """Put the closing bracket back behind the last whole row, if the disk lets us."""
         try:
-            io.pwrite(self.fd, _CLOSING, self.end)
+            if io.pwrite is io.seek_and_write:
+                io.seek(self.fd, self.end, os.SEEK_SET)
+                io.write(self.fd, _CLOSING)
+            else:
+                io.pwrite(self.fd, _CLOSING, self.end)
             io.truncate(self.fd, self.end + _CLOSING_BYTES)
         except OSError:
             return  # The mark stands: the next write cuts.
@@ -257,7 +267,7 @@ class HistoryWriter:
 
     def read(self, offset: int, length: int) -> bytes:
         """Read back what was written, for the followers of this process."""
-        if io.pread is not getattr(os, "pread", None):
+        if io.pread is io.seek_and_read:
             with self.lock:  # seek and read share the position with the writer
                 return bytes(io.pread(self.fd, length, offset))
         return bytes(io.pread(self.fd, length, offset))

@@ -26,22 +26,23 @@ NETWORK_FILE_SYSTEMS = frozenset(
     "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.gcsfuse fuse.juicefs 9p virtiofs".split()
 )
 
-if hasattr(os, "pwrite"):
-    pwrite = os.pwrite
-    pread = os.pread
-else:
 
-    def pwrite(fd: int, data: "Buffer", offset: int, /) -> int:
-        """Write at ``offset``; not atomic with the seek, so callers hold their lock."""
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.write(fd, data)
-
-    def pread(fd: int, length: int, offset: int, /) -> bytes:
-        """Read at ``offset``; not atomic with the seek, so callers hold their lock."""
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, length)
+def seek_and_write(fd: int, data: "Buffer", offset: int, /) -> int:
+    """Write at ``offset``; not atomic with the seek, so callers hold their lock."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
 
 
+def seek_and_read(fd: int, length: int, offset: int, /) -> bytes:
+    """Read at ``offset``; not atomic with the seek, so callers hold their lock."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+pwrite = getattr(os, "pwrite", seek_and_write)
+pread = getattr(os, "pread", seek_and_read)
+seek = os.lseek
+write = os.write
 close = os.close
 truncate = os.ftruncate
 fsync = os.fsync

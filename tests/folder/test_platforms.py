@@ -66,17 +66,18 @@ assert digest.to_dict()["loss"]["count"] == 2001
 # A write that is a seek and a write lets a signal handler in between.
 _HANDLER = """
 import json
+from experiment_tracking.folder import io
 from experiment_tracking.folder.history import HistoryWriter
 
 writer = HistoryWriter.create(sys.argv[1] + "/history.json")
 writer.append({"x": 0})
-real = os.lseek
+real = io.seek
 def interrupted(fd, offset, whence):
-    os.lseek = real
+    io.seek = real
     position = real(fd, offset, whence)
     writer.append({"x": 1, "long" * 50: 0})
     return position
-os.lseek = interrupted
+io.seek = interrupted
 writer.append({"x": 2})
 writer.append({"x": 3})
 writer.close()
