@@ -13,6 +13,8 @@ ExperimentTrackingError
 ├── DamagedError (ValueError)           a file that cannot be read as what it should be
 │   └── FormatError                     written by another version of the format
 ├── BackendError (ValueError)           unknown backend, or a signature that cannot be called
+├── BackendUnavailableError (ConnectionError)  a backend's service does not answer just now
+├── BackendBusyError (RuntimeError)     another live process follows the run for that backend
 ├── ReproductionError (RuntimeError)    what a run was made from cannot be had again here
 ├── MissingPackageError (ImportError)   a feature whose package is not installed
 └── WriteError (OSError)                the disk refused, with ``on_error="raise"``
@@ -72,6 +74,14 @@ class FormatError(DamagedError):
 
 class BackendError(ExperimentTrackingError, ValueError):
     """An unknown backend, or one whose methods cannot be called as the contract says."""
+
+
+class BackendUnavailableError(ExperimentTrackingError, ConnectionError):
+    """A backend's service does not answer, or not now; the same call may work later."""
+
+
+class BackendBusyError(ExperimentTrackingError, RuntimeError):
+    """Another live process copies the run to that backend."""
 
 
 class ReproductionError(ExperimentTrackingError, RuntimeError):

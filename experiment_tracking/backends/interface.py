@@ -23,12 +23,31 @@ class BackendInterface(ABC):
     """Base of backends; only the three abstract methods must be written.
 
     Every call comes from the backend's own thread, one at a time. A method may name more
-    parameters than here and is then given them by keyword: ``start_run`` ``project``,
-    ``run_id``, ``path``, ``tags``, ``group``, ``notes``; ``log_metrics`` ``timestamp``,
-    ``attempt``; ``log_model`` ``name``, ``metadata``; ``log_artifact`` ``artifact_type``,
-    ``description``. A method ``log_batch(rows)``, where there is one, is called in place of
-    ``log_metrics``: rows are mappings with ``step``, ``time``, ``attempt`` (from the second
-    on) and the metrics; a metric called ``time`` or ``attempt`` is ``metric:time`` in them.
+    parameters than here and is then given them by keyword:
+
+    - ``start_run``: ``project``, ``run_id``, ``path`` (the run's folder), ``tags``, ``group``,
+      ``notes``, ``parent`` (a run's id or None), ``created_at`` (ISO 8601, UTC), ``attempt``
+      (from 1), ``rows`` (how many it was given before) and ``state``: a mapping that is the
+      backend's own. What it puts there, its remote ids, is kept in ``backends/<name>.json`` and
+      given back at each later start; ``state["url"]`` is shown to people. ``start_run`` may
+      return how many rows have truly arrived, where that can be fewer than ``rows``: the rest is
+      sent again.
+    - ``log_metrics``: ``timestamp`` (Unix seconds), ``attempt``.
+    - ``log_model``: ``name``, ``metadata``, ``step``. ``log_artifact``: ``artifact_type``,
+      ``description``, ``step``. ``log_figure``: ``timestamp``.
+    - ``set_tags``: ``removed`` (names of tags that are gone), ``notes``.
+    - ``end_run``: ``summary`` (what each metric came to, by name), ``ended_at``, ``error`` (None,
+      or a mapping with ``type`` and ``message``).
+
+    A method ``log_batch(rows)``, where there is one, is called in place of ``log_metrics``: rows
+    are mappings with ``step``, ``time``, ``attempt`` (from the second on) and the metrics; a
+    metric called ``time`` or ``attempt`` is ``metric:time`` in them. Further methods that may be
+    there: ``log_environment(environment)`` with what stands in ``environment.json``, and
+    ``check_connection()``, which raises what keeps the service from answering.
+
+    A service that is away is told by a :class:`~experiment_tracking.errors.BackendUnavailableError`
+    or any other OSError: such a call is made again, later and for ever. Anything else that a
+    method raises is the fault of what it was given, which is then left out and noted.
 
     Examples
     --------
@@ -45,9 +64,16 @@ class BackendInterface(ABC):
     3 {'loss': 0.5} 12.0
     """
 
+    name: str = ""
+    """How it is called as ``backend=`` and ``--to``: ours, or an entry point's name."""
+
+    options: Mapping[str, Any] | None = None
+    """Arguments that make it anew. With these and a name it follows in the run's child process;
+    a backend without them is an object of this process, where it gets a thread."""
+
     @abstractmethod
-    def start_run(self, run_name: str, config: Mapping[str, Any]) -> None:
-        """Begin the copy of a run; ``config`` is empty where none was given."""
+    def start_run(self, run_name: str, config: Mapping[str, Any]) -> int | None:
+        """Begin the copy of a run, or go on with it; ``config`` is empty where none was given."""
 
     @abstractmethod
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -70,7 +96,10 @@ class BackendInterface(ABC):
         """Set the given tags and leave the others."""
 
     def end_run(self, status: str) -> None:  # noqa: B027
-        """End the copy; ``status`` is ``finished``, ``failed`` or ``killed``."""
+        """End the copy; ``status`` is ``finished``, ``failed``, ``killed`` or ``crashed``."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of connections and threads; the last call, with or without an end."""
 
 
 class _Call(NamedTuple):
@@ -84,17 +113,32 @@ class _Call(NamedTuple):
 _CALLS = {
     "start_run": _Call(
         ("run_name", "config"),
-        ("project", "run_id", "path", "tags", "group", "notes"),
+        (
+            "project",
+            "run_id",
+            "path",
+            "tags",
+            "group",
+            "notes",
+            "parent",
+            "created_at",
+            "attempt",
+            "rows",
+            "state",
+        ),
         required=True,
     ),
     "log_metrics": _Call(("metrics", "step"), ("timestamp", "attempt"), required=True),
-    "log_model": _Call(("model", "path"), ("name", "metadata"), required=True),
+    "log_model": _Call(("model", "path"), ("name", "metadata", "step"), required=True),
     "log_params": _Call(("params",)),
-    "log_artifact": _Call(("path", "name"), ("artifact_type", "description")),
-    "log_figure": _Call(("path", "name", "step")),
-    "set_tags": _Call(("tags",)),
-    "end_run": _Call(("status",)),
+    "log_artifact": _Call(("path", "name"), ("artifact_type", "description", "step")),
+    "log_figure": _Call(("path", "name", "step"), ("timestamp",)),
+    "set_tags": _Call(("tags",), ("removed", "notes")),
+    "end_run": _Call(("status",), ("summary", "ended_at", "error")),
     "log_batch": _Call(("rows",)),
+    "log_environment": _Call(("environment",)),
+    "check_connection": _Call(()),
+    "close": _Call(()),
 }
 
 
@@ -113,10 +157,13 @@ class BoundBackend:
     log_figure: Callable[..., object]
     set_tags: Callable[..., object]
     end_run: Callable[..., object]
+    log_environment: Callable[..., object]
+    check_connection: Callable[..., object]
+    close: Callable[..., object]
 
     def __init__(self, backend: object, methods: Mapping[str, Callable[..., object]]) -> None:
         self.backend = backend
-        self.name = type(backend).__name__
+        self.name: str = getattr(backend, "name", "") or type(backend).__name__
         self.takes_batches = "log_batch" in methods
         self._log_batch = methods.get("log_batch", _do_nothing)
         for name in _CALLS.keys() - {"log_batch"}:

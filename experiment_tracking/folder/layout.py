@@ -131,6 +131,15 @@ class RunFolder:
         return sorted(name[len(start) : -len(end)] for name in names if name != start + "json")
 
     @property
+    def backends(self) -> str:
+        """Folder of how far each copy elsewhere has come."""
+        return self.path + "/backends"
+
+    def backend(self, name: str) -> str:
+        """How far the copy ``name`` has come, and who is at it."""
+        return f"{self.path}/backends/{name}.json"
+
+    @property
     def amendments(self) -> str:
         """Folder of later corrections, one small file each."""
         return self.path + "/amendments"

@@ -158,7 +158,7 @@ def test_a_class_is_refused_and_told_to_be_called():
 def test_a_missing_method_is_named_with_the_signature_to_write():
     assert message_of(changed(log_model=None)) == (
         "Backend Changed: log_model is missing. "
-        "Write it as: def log_model(self, model, path) (and, if wanted, name, metadata)."
+        "Write it as: def log_model(self, model, path) (and, if wanted, name, metadata, step)."
     )
 
 
