@@ -20,6 +20,12 @@ from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import DEAD_AFTER_S, FINAL, status_of
 
 _KEPT = ("artifacts", "figures", "models")
+_MIRROR_KINDS: dict[str, tuple[type, str]] = {
+    "state": (dict, "an object"), "attempt": (int, "an integer"), "offset": (int, "an integer"),
+    "rows": (int, "an integer"), "left_out": (int, "an integer"), "tags": (dict, "an object"),
+    "files": (dict, "an object"), "refused": (list, "a list"), "complete": (bool, "a boolean"),
+}  # fmt: skip
+"""What those parts of a mirror's document must be that a process goes by which goes on with it."""
 
 
 class Problem(NamedTuple):
@@ -117,6 +123,7 @@ def _check_opened(folder: RunFolder, fix: bool) -> Iterator[Problem]:
         yield from _read(folder.params, "the params")[1]
     if os.path.lexists(folder.environment):
         yield from _read(folder.environment, "what it ran on")[1]
+    yield from _check_mirrors(folder)
     if not live:
         yield from _check_histories(folder, readable, fix)
         yield from _check_amendments(folder)
@@ -147,15 +154,27 @@ def _check_kinds(folder: RunFolder, summary: Mapping[str, Any]) -> list[Problem]
         layout.check_format(folder, summary)
     except FormatError as error:
         return [Problem(folder.summary, "format", str(error))]
+    return _wrong_kinds(folder.summary, summary, layout.SUMMARY_KINDS)
+
+
+def _wrong_kinds(
+    path: str, document: Mapping[str, Any], kinds: Mapping[str, tuple[type, str]]
+) -> list[Problem]:
     return [
-        Problem(
-            folder.summary,
-            "damaged",
-            f"{key} is {type(summary[key]).__name__}, expected {expected}",
-        )
-        for key, (kind, expected) in layout.SUMMARY_KINDS.items()
-        if summary.get(key) is not None and type(summary[key]) is not kind
+        Problem(path, "damaged", f"{key} is {type(document[key]).__name__}, expected {expected}")
+        for key, (kind, expected) in kinds.items()
+        if document.get(key) is not None and type(document[key]) is not kind
     ]
+
+
+def _check_mirrors(folder: RunFolder) -> Iterator[Problem]:
+    """Check how far copies elsewhere have come; what backends keep beside that is their own."""
+    if os.path.isdir(folder.backends):
+        for name in sorted(os.listdir(folder.backends)):
+            if name.endswith(".json"):
+                path = os.path.join(folder.backends, name)
+                document, problems = _read(path, "how far that copy has come")
+                yield from problems or _wrong_kinds(path, document, _MIRROR_KINDS)
 
 
 def _check_amendments(folder: RunFolder) -> Iterator[Problem]:
@@ -308,6 +327,8 @@ def _check_leftovers(folder: RunFolder, known: set[str] | None) -> Iterator[Prob
         for path in sorted(os.path.join(place, name) for name in folders):
             if os.path.islink(path):
                 yield Problem(path, "damaged", "is a link; a run holds regular files.")
+        if place == folder.backends:
+            folders.clear()  # W&B's own folders hold links
         for path in sorted(os.path.join(place, name) for name in files):
             inside = os.path.relpath(path, folder.path).replace(os.sep, "/")
             if message := _why_left_over(inside, known):

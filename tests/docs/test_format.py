@@ -76,6 +76,36 @@ print("captured")
 """
 
 
+MIRRORED = """
+import os, sys
+sys.path.insert(0, "site")
+from experiment_tracking import ExperimentTracker
+from experiment_tracking.backends import mirror
+from experiment_tracking.backends.catalog import Target
+from experiment_tracking.folder.layout import RunFolder
+
+mirror._PAUSES_S = (0, 0)
+with ExperimentTracker("p", "mirrored", use_tensorboard=False, tags=["demo"]) as tracker:
+    tracker.log_params({"lr": 0.1})
+    tracker.log_metrics({"loss": 1.0})
+    tracker.log_metrics({"poison": 1.0})
+    tracker.log_text("hello", "note")
+
+def copy(name, **options):
+    target = Target("service", {"folder": name, **options}, name)
+    mirror.Mirror(RunFolder("experiments/p/mirrored"), target).run(follow=False)
+
+for name in ("all", "away", "killed"):
+    os.mkdir(name)
+open("away/away", "w").close()
+copy("all")
+copy("away")
+os.mkdir("experiments/p/mirrored/backends/all")
+open("experiments/p/mirrored/backends/all/its.own", "w").close()
+copy("killed", dies_in_call=5)
+"""
+
+
 class Field(NamedTuple):
     types: list[str]
     required: bool
@@ -105,7 +135,7 @@ def fields(title):
 TITLES = [
     "metrics_history.json", "summary.json", "params.json", "artifacts.json", "environment.json",
     "inputs.json", "system_metrics.json", "handover.json", "heartbeat.json", "amendments/",
-    "models/*/model.json",
+    "models/*/model.json", "backends/*.json",
 ]  # fmt: skip
 
 
@@ -196,14 +226,28 @@ def crashed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(example, crashed, captured, offered, tmp_path_factory):
+def runs(example, crashed, captured, offered, mirrored, tmp_path_factory):
     """Folders of real runs with everything that a run can have."""
     resumed = tmp_path_factory.mktemp("resumed") / "experiments"
     shutil.copytree(crashed.parents[1], resumed)
     resume_and_fail(resumed)
     join(resumed / "p" / "crashed")
     lost = script(tmp_path_factory.mktemp("lost"), LOSES_ROWS)
-    return [example, crashed, resumed / "p" / "crashed", lost / "p" / "lost", captured, offered]
+    others = [captured, offered, mirrored]
+    return [example, crashed, resumed / "p" / "crashed", lost / "p" / "lost", *others]
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """A run with three mirrors: of a service with all, of one that is away, a killed process's."""
+    folder = tmp_path_factory.mktemp("mirrored")
+    metadata = folder / "site" / "services-1.dist-info"
+    metadata.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "tests" / "backends" / "file_services.py", folder / "site")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: services\nVersion: 1\n")
+    entry_point = "[experiment_tracking.backends]\nservice = file_services:Service\n"
+    (metadata / "entry_points.txt").write_text(entry_point)
+    return script(folder, MIRRORED, fails=True) / "p" / "mirrored"
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +313,8 @@ def documents(run):
             yield "amendments/", file
         elif name.startswith("models/"):
             yield "models/*/model.json", file
+        elif name.startswith("backends/"):
+            yield "backends/*.json", file
         elif "/" not in name and not name.startswith(("metrics_history", "system_metrics")):
             yield name, file
 
@@ -279,6 +325,9 @@ def objects(run):
     for file in run.glob("metrics_history*.json"):
         for row in HistoryReader(str(file)).rows():
             yield "metrics_history.json", row
+    for file in run.glob("backends/*.claim-*"):
+        if (claim := json.loads(file.read_text())) != {}:  # that is let go of
+            yield "heartbeat.json", claim
     for row in HistoryReader(str(run / "system_metrics.json")).rows():
         yield "system_metrics.json", row
 
@@ -309,6 +358,17 @@ def test_every_line_of_the_tables_is_met_on_disk(runs):
     }
     unseen["system_metrics.json"] -= {"attempt"}
     assert {title: keys for title, keys in unseen.items() if keys} == {}
+
+
+def test_a_claim_is_empty_once_it_is_let_go_of_and_the_killed_ones_stays(mirrored):
+    claims = {
+        file.name: json.loads(file.read_text()) for file in mirrored.glob("backends/*.claim-*")
+    }
+    assert claims["all.claim-000001"] == claims["away.claim-000001"] == {}
+    state = json.loads((mirrored / "backends" / "killed.json").read_text())
+    assert claims["killed.claim-000001"].items() - state["claim"].items() == {
+        ("time", claims["killed.claim-000001"]["time"])
+    }
 
 
 @pytest.mark.parametrize(

@@ -389,3 +389,43 @@ def test_a_disk_that_refuses_leaves_the_history_as_it_is(run, monkeypatch):
     assert "No space left" in problem.message
     assert (run / HISTORY).read_bytes() == spoilt
     assert not list(run.glob("*.damaged-*"))
+
+
+# ---------------------------------------------------------------------- copies elsewhere
+
+
+@pytest.fixture
+def mirror(run):
+    """State document of a mirror, beside its claims and the files of its backend."""
+    inner = run / "backends" / "wandb" / "offline-run-1"
+    inner.mkdir(parents=True)
+    (inner / "run-1.wandb").write_text("log")
+    (inner.parent / "latest-run").symlink_to(inner)
+    (inner / ".upload.tmp").write_text("its own")
+    for name in ("wandb.claim-000001", "wandb.claim-000002"):
+        (run / "backends" / name).write_text("{}\n")
+    file = run / "backends" / "wandb.json"
+    file.write_text('{"offset": 1, "rows": 0, "complete": false, "files": {}, "later": 1}')
+    return file
+
+
+def test_mirrors_their_claims_and_what_backends_keep_are_no_problems(run, mirror):
+    assert check(run) == []
+    crash(run)
+    assert check(run) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"offset": "1"}', '{"files": []}', '{"complete": 1}', '{"rows": true}']
+)
+def test_a_damaged_state_of_a_mirror_is_found_in_a_running_run_too(content, run, mirror):
+    mirror.write_text(content)
+    assert found(run) == [("damaged", "backends/wandb.json")]
+    summary = json.loads((run / "summary.json").read_text()) | {"status": "running"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert found(run) == [("damaged", "backends/wandb.json")]
+
+
+def test_a_write_of_a_mirror_that_never_ended_is_left_over(run, mirror):
+    (run / "backends" / ".wandb.json.4711.0a1b.tmp").write_text("{")
+    assert found(run) == [("leftover", "backends/.wandb.json.4711.0a1b.tmp")]
