@@ -128,6 +128,7 @@ class Run(Logs):
         self._check_open()
         notes = {"notes": to_text(text, "notes")}
         self._writer.change(self._writer.summary, lambda summary: summary.update(notes))
+        self._writer.to_backends("set_tags", {}, removed=[], **notes)
 
     @property
     def last_step(self) -> int | None:
@@ -203,7 +204,7 @@ class Run(Logs):
     def _set_tags(self, tags: dict[str, str]) -> None:
         self._check_open()
         self._writer.change(self._writer.summary, lambda summary: summary["tags"].update(tags))
-        self._writer.to_backends("set_tags", tags)
+        self._writer.to_backends("set_tags", tags, removed=[], notes=self.notes)
 
     def _remove_tags(self, names: Iterable[str]) -> None:
         self._check_open()
@@ -212,7 +213,9 @@ class Run(Logs):
         def remove(summary: dict[str, Any]) -> None:
             summary["tags"] = {k: v for k, v in summary["tags"].items() if k not in gone}
 
+        removed = sorted(gone & self._writer.summary.value["tags"].keys())
         self._writer.change(self._writer.summary, remove)
+        self._writer.to_backends("set_tags", {}, removed=removed, notes=self.notes)
 
     def _define_metric(self, name: str, goal: str | None) -> None:
         self._check_open()
@@ -224,7 +227,7 @@ class Run(Logs):
         step = _optional_step(step)
         path = self._save(f"figures/{_file_name(name, suffix, step)}", data, kind, name, step)
         self._writer.to_tensorboard("log_figure", path, name, step)
-        self._writer.to_backends("log_figure", path, name, step)
+        self._writer.to_backends("log_figure", path, name, step, timestamp=time.time())
         return path
 
     def _save_value(
@@ -232,7 +235,8 @@ class Run(Logs):
     ) -> "Path":
         step = _optional_step(step)
         path = self._save(f"artifacts/{_file_name(name, suffix, step)}", data, kind, name, step)
-        self._writer.to_backends("log_artifact", path, name, artifact_type=kind, description=None)
+        known = {"artifact_type": kind, "description": None, "step": step}
+        self._writer.to_backends("log_artifact", path, name, **known)
         return path
 
     def _show(self, method: str, value: Any, name: str, step: int | None) -> None:
@@ -268,8 +272,10 @@ class Run(Logs):
         else:
             self._writer.files.copy(entry, source)
         kept = self.path / place
-        known = {"artifact_type": entry["kind"], "description": entry["description"]}
-        self._writer.to_backends("log_artifact", kept, entry["name"], **known)
+        known = {key: entry[key] for key in ("description", "step")}
+        self._writer.to_backends(
+            "log_artifact", kept, entry["name"], artifact_type=entry["kind"], **known
+        )
         return kept
 
     def _log_input(self, entry: dict[str, Any]) -> None:
@@ -327,8 +333,8 @@ class Run(Logs):
         if not self._writer.files.save(published, encode(document)):
             return folder
         self._writer.files.remove(place, keep={weights, "model.json"})
-        self._writer.to_backends("log_model", SavedModel(folder), folder, name=name,
-                                 metadata=plain_metadata)  # fmt: skip
+        known = {"name": name, "metadata": plain_metadata, "step": entry["step"]}
+        self._writer.to_backends("log_model", SavedModel(folder), folder, **known)
         return folder
 
     # ------------------------------------------------------------------ its end

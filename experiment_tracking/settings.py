@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from experiment_tracking.backends.catalog import Target
     from experiment_tracking.backends.interface import BoundBackend
     from experiment_tracking.handover import Subject
 
@@ -13,6 +14,7 @@ class Settings(NamedTuple):
 
     use_tensorboard: bool = True
     backends: tuple["BoundBackend", ...] = ()
+    """Objects of this process; each gets a thread."""
     auto_log: bool = True
     on_error: str = "warn"
     system_interval_s: float | None = 10.0
@@ -21,6 +23,10 @@ class Settings(NamedTuple):
     """Called with the run's path once it has ended."""
     subject: "Subject | None" = None
     """None: this very process."""
+    mirrors: tuple["Target", ...] = ()
+    """Backends that follow in the child process."""
+    exit_timeout_s: float = 10.0
+    """For how long the end of a run waits for backends and mirrors, all together."""
 
 
 class Identity(NamedTuple):

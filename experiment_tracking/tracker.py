@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from experiment_tracking.errors import (
-    BackendError,
     DamagedError,
     ExperimentTrackingError,
     InvalidTypeError,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.registry import ExperimentRegistry
     from experiment_tracking.run import Run
 
+_LONGEST_TIMEOUT_S = 1_000_000
 _RESUME_WORDS = ("never", "allow", "must", "force")
 
 # Weak: a run that only this remembers is over.
@@ -66,12 +66,17 @@ class ExperimentTracker(Logs):
         Defaults of every run.
     use_tensorboard
         Write TensorBoard's files as well.
-    use_wandb, use_mlflow, tracking_uri
-        Not available in this version.
+    use_wandb, use_mlflow
+        Copy every run to Weights & Biases or MLflow, into the project or experiment that bears
+        the project's name. A process beside this one does it, out of the run's folder: what goes
+        wrong there costs training nothing, and ``experiments push`` sends what was not sent.
     backend
-        ``"files"``, an instance with the methods of
+        ``"files"``, ``"wandb"``, ``"mlflow"``, ``"tensorboard"``, the name of an entry point of
+        ``experiment_tracking.backends``, an instance with the methods of
         :class:`~experiment_tracking.backends.BackendInterface`, or a list of these. Files are
         always written.
+    tracking_uri
+        Where MLflow is: ``http://…``, ``sqlite:///…`` or a folder; implies ``use_mlflow``.
     auto_log
         Record git, packages, command line, code and system metrics. False: params, metrics and
         status alone.
@@ -91,11 +96,20 @@ class ExperimentTracker(Logs):
         Seconds between two samples of CPU, memory, disk, network and GPUs; None: no samples.
     print_changes
         Print at a run's end what has changed since the last run of the same script.
+    verify_backends
+        Ask every backend now whether its service answers. This imports its package here, which
+        takes seconds for MLflow.
+    exit_timeout_s
+        Seconds that the end of a run waits for its backends, all together. What they are owed
+        then is said, and kept in the summary.
 
     Raises
     ------
     InvalidNameError, InvalidValueError, BackendError
-        For arguments that cannot be.
+        For arguments that cannot be; BackendError too for a service that does not answer, with
+        ``verify_backends``.
+    MissingPackageError
+        If a backend's package is not installed.
 
     Examples
     --------
@@ -127,6 +141,8 @@ class ExperimentTracker(Logs):
         capture_console: bool = False,
         system_metrics_interval_s: float | None = 10.0,
         print_changes: bool = False,
+        verify_backends: bool = False,
+        exit_timeout_s: float = 10.0,
     ) -> None:
         for name, what in ((project, "The project name"), (experiment_name, "The experiment name")):
             if name is not None:
@@ -140,17 +156,20 @@ class ExperimentTracker(Logs):
         self._default_name = experiment_name
         self._config = config
         self._identity = Identity(to_params(config), to_tags(tags), to_text(notes, "notes"))
-        self._settings = Settings(
+        settings = Settings(
             use_tensorboard,
-            _to_backends(backend, use_wandb, use_mlflow, tracking_uri),
-            auto_log,
-            on_error,
-            _to_interval(system_metrics_interval_s),
-            capture_console,
-            _print_changes if print_changes else None,
+            auto_log=auto_log,
+            on_error=on_error,
+            system_interval_s=_to_interval(system_metrics_interval_s),
+            capture_console=capture_console,
+            on_end=_print_changes if print_changes else None,
+            exit_timeout_s=_to_timeout(exit_timeout_s),
         )
         self._resume = _to_resume(resume)
         self._rank = _this_rank(rank)
+        asked = {"use_wandb": use_wandb, "use_mlflow": use_mlflow, "tracking_uri": tracking_uri}
+        verify = verify_backends and self._rank == 0
+        self._settings = _with_backends(settings, backend, asked, verify=verify)
         # By id(): several threads open runs at once, and one dict operation needs no lock.
         self._open_runs: dict[int, Run] = {}
         self._opened = 0
@@ -503,6 +522,16 @@ def _to_interval(interval_s: Any) -> float | None:
     return float(interval_s)
 
 
+def _to_timeout(timeout_s: Any) -> float:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+        raise InvalidTypeError(f"exit_timeout_s takes seconds, found {timeout_s!r:.60}.")
+    if not 0 <= timeout_s <= _LONGEST_TIMEOUT_S:
+        raise InvalidValueError(
+            f"exit_timeout_s must be from 0 to {_LONGEST_TIMEOUT_S:,}, found {timeout_s!r}."
+        )
+    return float(timeout_s)
+
+
 def _print_changes(path: str) -> None:
     """Print what a run was given that the last one of its script, or the repeated, was not."""
     from experiment_tracking.registry.diff import last_run_of_same_script, summary_lines
@@ -576,27 +605,18 @@ def _number_of(folder_name: str, name: str) -> int:
     return int(rest) if rest != folder_name and rest.isascii() and rest.isdigit() else 0
 
 
-def _to_backends(
-    backend: Any, use_wandb: bool, use_mlflow: bool, tracking_uri: str | None
-) -> tuple[Any, ...]:
-    wanted = list(backend) if isinstance(backend, (list, tuple)) else [backend]
-    wanted += ["wandb"] * bool(use_wandb) + ["mlflow"] * bool(use_mlflow or tracking_uri)
-    instances = []
-    for one in wanted:
-        if one is None or one == "files":
-            continue
-        if isinstance(one, str):
-            raise BackendError(_no_such_backend(one))
-        from experiment_tracking.backends.interface import check_backend
+def _with_backends(
+    settings: Settings, backend: Any, asked: Mapping[str, Any], *, verify: bool
+) -> Settings:
+    if backend in (None, "files") and not any(asked.values()):
+        return settings  # as most are; what follows takes a while to import
+    from experiment_tracking.backends import catalog
 
-        instances.append(check_backend(one))
-    return tuple(instances)
-
-
-def _no_such_backend(name: str) -> str:
-    if name in ("wandb", "mlflow"):
-        return (
-            f"Backend {name!r} (use_{name}=True) is not in this version. Leave it out: the run's "
-            "folder keeps everything, and a later version can push it."
-        )
-    return f"Backend {name!r} is not known. Allowed are 'files' or an instance of BackendInterface."
+    joined = catalog.join(backend, **asked)
+    if verify:
+        catalog.check_connections(joined)
+    return settings._replace(
+        use_tensorboard=settings.use_tensorboard or joined.event_files,
+        backends=joined.bound,
+        mirrors=joined.targets,
+    )

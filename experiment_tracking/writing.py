@@ -4,8 +4,11 @@ It owns the run's folder: its documents, its history, the threads that follow it
 further processes, which take the same calls, are in ``joining.py``.
 """
 
+import atexit
 import contextlib
+import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +28,13 @@ from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of
 from experiment_tracking.folder.throughput import Throughput
-from experiment_tracking.folder.values import Number
+from experiment_tracking.folder.values import Number, from_stored, shown_name
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.events import EventFiles
+    from experiment_tracking.mirroring import RunMirrors
 
 _WAITS = {
     "rows": "up to 8 MB of rows wait in memory until it works again.",
@@ -43,6 +47,7 @@ _HEARTBEAT_EVERY_S = 10.0
 _NETWORK_EVERY_S = 30.0
 _CODE_EVERY_S = 60.0
 _FIRST_SAMPLE_S = 1.0
+_MIRRORS_EVERY_S = 1.0
 _WAKING_S = 0.5
 _EXIT_BOUND_S = 10.0
 _HURRIED_BOUND_S = 0.5
@@ -75,6 +80,7 @@ class RunWriter:
         self.capture = RunCapture(self) if settings.auto_log else None
         self.console = RunConsole(self) if settings.capture_console else None
         self.samples: SystemSamples | None = None
+        self.mirrors: RunMirrors | None = None
         self._closing = threading.RLock()
         self._in_closing = False
         self.expects_successor = False
@@ -209,7 +215,7 @@ class RunWriter:
         if self.tensorboard is not None:
             takers.append(self.tensorboard.take)
             duties.append(Duty(_DURABLE_EVERY_S, self.tensorboard.flush))
-        duties += self._capture_duties()
+        duties += self._capture_duties() + self._mirror_duties()
         first = self.capture.begin if self.capture else _nothing
         self.follower = Follower(
             f"run {self.folder.name}", self.tail, takers, duties, first, self._close_abandoned
@@ -221,6 +227,8 @@ class RunWriter:
             self._start_backend(backend)
         if self.backends:
             endings.before_executors_stop(self._close_before_executors_stop)
+        if self.mirrors is not None:
+            self.follower.calls.append(self.mirrors.start)
         self.follower.start()
         if self.console is not None:
             self.console.start()
@@ -237,6 +245,15 @@ class RunWriter:
             sampling.due_at = time.monotonic() + _FIRST_SAMPLE_S
             duties.append(sampling)
         return duties
+
+    def _mirror_duties(self) -> list[Duty]:
+        if not self.settings.mirrors:
+            return []
+        from experiment_tracking.mirroring import RunMirrors
+
+        attempt = len(self.summary.value["attempts"])
+        self.mirrors = RunMirrors(self.folder, self.settings.mirrors, attempt)
+        return [Duty(_MIRRORS_EVERY_S, self.mirrors.look)]
 
     def _event_files(self) -> "EventFiles":
         from experiment_tracking.backends.events import EventFiles
@@ -268,6 +285,11 @@ class RunWriter:
             tags=dict(summary["tags"]),
             group=summary["group"],
             notes=summary["notes"],
+            parent=summary["parent"],
+            created_at=summary["created_at"],
+            attempt=len(summary["attempts"]),
+            rows=0,
+            state={},
         )
         follower.start()
 
@@ -426,6 +448,8 @@ class RunWriter:
             self.follower.duties.clear()
             self.follower.takers[:] = [self._take_rows]
             self.tensorboard = None
+            if self.mirrors is not None:
+                self.mirrors.stop()
             if self.expects_successor:
                 return
             notice(
@@ -466,6 +490,8 @@ class RunWriter:
                 document.path = folder.file(os.path.basename(document.path))
         if self.tensorboard is not None:
             self.tensorboard.move_to(folder)
+        if self.mirrors is not None:
+            self.mirrors.move_to(folder)
         export_to_children()
 
     def _save_digest(self) -> None:
@@ -513,7 +539,7 @@ class RunWriter:
                 return
             self._in_closing = True
             try:
-                self._close(status, error, _HURRIED_BOUND_S if hurry else _EXIT_BOUND_S)
+                self._close(status, error, hurry=hurry)
                 self.ended = True  # before the file goes: an ending once more would need it
                 self.history.close()
             finally:
@@ -530,11 +556,11 @@ class RunWriter:
         except Exception as error:  # It has ended well; only this is missing.
             notice(f"run {self.folder.name!r}: what follows its end failed ({error}).")
 
-    def _close(self, status: str, error: dict[str, str] | None, bound_s: float) -> None:
+    def _close(self, status: str, error: dict[str, str] | None, *, hurry: bool) -> None:
         self.history.seal()
-        deadline = time.monotonic() + bound_s
-        for backend in self.backends:
-            backend.end(status)
+        bound_s = _HURRIED_BOUND_S if hurry else _EXIT_BOUND_S
+        patience_s = min(self.settings.exit_timeout_s, bound_s if hurry else math.inf)
+        started = time.monotonic()
         if self.follower.interrupted:
             self._start_over()
         if self.capture is not None:
@@ -551,9 +577,10 @@ class RunWriter:
         self._complete_capture()
         # Now rather than at the next heartbeat: the ending must not go into another's summary.
         self._stay_in_place()
-        if time.monotonic() < deadline:
+        self._tell_backends_the_end(status, error)
+        if time.monotonic() < started + bound_s:
             self._finish_tensorboard(status)
-        self._wait_for_backends(deadline)
+        self._wait_for_backends(started + patience_s)
         self._make_all_durable()
         self._write_ending(status, error)
 
@@ -584,6 +611,8 @@ class RunWriter:
         with self._closing:
             self.follower.catch_up(_EXIT_BOUND_S)
             self._complete_capture()
+            if self.mirrors is not None:
+                self.mirrors.stop()
             self._make_all_durable()
             self.ended = True
             self.history.close()
@@ -607,6 +636,18 @@ class RunWriter:
         except Exception as problem:
             notice(f"run {self.folder.name!r}: TensorBoard's files are incomplete ({problem}).")
 
+    def _tell_backends_the_end(self, status: str, error: dict[str, str] | None) -> None:
+        # Not before all is written that they are to have.
+        if self.mirrors is not None and not self._taken_over:
+            self.mirrors.end(status, error)
+        if not self.backends:
+            return
+        if environment := self.environment.snapshot():
+            self.to_backends("log_environment", environment)
+        known = {"summary": _readable(self.digest), "ended_at": utc_now(), "error": error}
+        for backend in self.backends:
+            backend.end(status, **known)
+
     def _wait_for_backends(self, deadline: float) -> None:
         followers: dict[str, Any] = {}
         for backend in self.backends:
@@ -620,6 +661,8 @@ class RunWriter:
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
                     f"in time; {owed:,} bytes of rows are still owed to it."
                 )
+        if self.mirrors is not None and not self._taken_over:
+            followers |= self.mirrors.wait(deadline)
         if followers:
             self.summary.value["followers"] = followers
 
@@ -740,5 +783,28 @@ def _redacted(text: str) -> str:
     return redact_text(text)
 
 
+def _readable(digest: Digest) -> dict[str, dict[str, Any]]:
+    """Return what each metric came to, NaN and infinities as numbers."""
+    return {
+        shown_name(name): {
+            key: value if (number := from_stored(value)) is None else number
+            for key, value in kept.items()
+        }
+        for name, kept in digest.to_dict().items()
+    }
+
+
 def _nothing() -> None:
     return None
+
+
+def _end_mirroring() -> None:
+    """End the process that makes the mirrors, where there is one."""
+    mirroring = sys.modules.get("experiment_tracking.mirroring")
+    if mirroring is not None:
+        mirroring.child().end()
+
+
+# Hooks run last in, first out: this one is in before the first run can have opened, so it comes
+# when all runs have been closed.
+atexit.register(_end_mirroring)

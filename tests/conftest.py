@@ -1,8 +1,11 @@
 """What every test starts from: no settings of the machine's, no run left open by a neighbour."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,71 @@ def terminal(tmp_path, root):
     folder = tmp_path / "work"
     folder.mkdir()
     return Terminal(folder, root)
+
+
+class Service:
+    """A service that is a folder, and what stands in it; see ``tofile.py``."""
+
+    def __init__(self, folder, import_path):
+        self.folder, self.import_path = folder, import_path
+
+    def backend(self, token=None):
+        from tofile import ToFile
+
+        return ToFile(str(self.folder), token)
+
+    def mood(self, word=""):
+        """Have it answer (nothing), or be ``away``, ``hanging``, ``slow`` or ``picky``."""
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "mood.new").write_text(word)
+        (self.folder / "mood.new").replace(self.folder / "mood")
+
+    def calls(self, run_id, *wanted):
+        """Return the calls that it had for a run, all or those of that name."""
+        path = self.folder / f"{run_id}.log"
+        lines = path.read_text().splitlines() if path.exists() else []
+        calls = map(json.loads, lines)
+        return [call for call in calls if not wanted or call["call"] in wanted]
+
+    def steps(self, run_id):
+        return [call["step"] for call in self.calls(run_id, "row")]
+
+    def pids(self):
+        """Return which processes have called."""
+        ids = [path.stem for path in self.folder.glob("*.log")]
+        return {call["pid"] for run_id in ids for call in self.calls(run_id)}
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """A package that offers the backend ``tofile``, installed where children find it as well."""
+    package = tmp_path / "installed"
+    facts = package / "tofile-1.0.dist-info"
+    facts.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("tofile.py"), package)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: tofile\nVersion: 1.0\n")
+    offered = "[experiment_tracking.backends]\ntofile = tofile:ToFile\n"
+    (facts / "entry_points.txt").write_text(offered)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.setenv("TOFILE_FOLDER", str(tmp_path / "service"))
+    yield Service(tmp_path / "service", os.pathsep.join((str(package), REPOSITORY)))
+    for writer in endings.open_writers():
+        writer.close("finished", hurry=True)
+    if mirroring := sys.modules.get("experiment_tracking.mirroring"):
+        mirroring.child().end()
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition; it has to come about."""
+
+    def until(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "waited a minute for it"
+            time.sleep(0.01)
+
+    return until
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -436,9 +436,7 @@ def test_a_backend_with_a_thread_pool_gets_everything_from_a_script_without_fini
 def test_a_hanging_backend_holds_the_exit_no_longer_than_its_bound(ending, where):
     ended = ending(
         f"""
-        from experiment_tracking import writing
         from experiment_tracking.backends import BackendInterface
-        writing._EXIT_BOUND_S = 0.2
 
         class Hanging(BackendInterface):
             def start_run(self, run_name, config):
@@ -453,7 +451,9 @@ def test_a_hanging_backend_holds_the_exit_no_longer_than_its_bound(ending, where
                 if place == {where!r}:
                     time.sleep(600)
 
-        tracker = ExperimentTracker("p", use_tensorboard=False, auto_log=False, backend=Hanging())
+        tracker = ExperimentTracker(
+            "p", use_tensorboard=False, auto_log=False, backend=Hanging(), exit_timeout_s=0.2
+        )
         run = tracker.start_run("r")
         run.log_metrics({{"x": 1}})
         """

@@ -10,11 +10,13 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from experiment_tracking import ExperimentConfig, ExperimentTracker, Run
-from experiment_tracking.backends import BackendInterface
+from experiment_tracking.backends import BackendInterface, TensorBoardBackend
+from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.errors import (
     BackendError,
     ExperimentTrackingError,
@@ -22,6 +24,7 @@ from experiment_tracking.errors import (
     InvalidTypeError,
     InvalidValueError,
     MetricNotFoundError,
+    MissingPackageError,
     RootNotFoundError,
     RunEndedError,
     RunNotFoundError,
@@ -29,6 +32,8 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder import io
 from experiment_tracking.folder.history import HistoryReader
+
+REPOSITORY = str(Path(__file__).parents[1])
 
 
 def rows(run):
@@ -97,14 +102,14 @@ def test_a_bad_name_is_refused_and_nothing_is_made(make, root, name):
         ({"config": "lr=0.1"}, InvalidTypeError),
         ({"tags": 3}, InvalidTypeError),
         ({"notes": None}, InvalidTypeError),
-        ({"use_wandb": True}, BackendError),
-        ({"use_mlflow": True}, BackendError),
-        ({"tracking_uri": "http://localhost:5000"}, BackendError),
-        ({"backend": "mlflow"}, BackendError),
-        ({"backend": ["files", "wandb"]}, BackendError),
+        ({"tracking_uri": "ftp://localhost"}, BackendError),
         ({"backend": "sqlite"}, BackendError),
+        ({"backend": ["files", "sqlite"]}, BackendError),
         ({"backend": object()}, BackendError),
         ({"backend": BackendInterface}, BackendError),
+        ({"exit_timeout_s": -1}, InvalidValueError),
+        ({"exit_timeout_s": math.inf}, InvalidValueError),
+        ({"exit_timeout_s": None}, InvalidTypeError),
     ],
 )
 def test_a_wrong_argument_is_refused_when_the_tracker_is_made(make, root, options, error):
@@ -114,11 +119,59 @@ def test_a_wrong_argument_is_refused_when_the_tracker_is_made(make, root, option
     assert not root.exists()
 
 
-def test_a_backend_of_a_later_version_says_so(make):
-    with pytest.raises(BackendError, match="not in this version"):
-        make(use_mlflow=True)
-    with pytest.raises(BackendError, match="not in this version"):
-        make(use_wandb=True)
+FLAGS = [
+    {"use_mlflow": True},
+    {"use_mlflow": True, "tracking_uri": "http://localhost:5000"},
+    {"backend": ["files", "mlflow"]},
+    {"use_wandb": True},
+    {"backend": "wandb", "use_wandb": True},
+]
+
+
+@pytest.mark.parametrize("options", FLAGS)
+def test_asking_for_a_service_neither_imports_its_package_nor_touches_the_disk(options, tmp_path):
+    for package in ("mlflow", "wandb"):
+        if not is_installed(package):
+            pytest.skip(f"needs pip install {package}")
+    code = (
+        "import sys\nfrom experiment_tracking import ExperimentTracker\n"
+        f"tracker = ExperimentTracker('p', root='here', **{options!r})\n"
+        "print([target.name for target in tracker._settings.mirrors])\n"
+        "print([name for name in ('mlflow', 'wandb') if name in sys.modules])"
+    )
+    env = os.environ | {"PYTHONPATH": REPOSITORY, "MLFLOW_TRACKING_URI": "http://localhost:5000"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(
+        words, env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True
+    )
+    name = "wandb" if "wandb" in str(options) else "mlflow"
+    assert done.stdout == f"['{name}']\n[]\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_whose_package_is_missing_is_refused_with_the_line_that_installs_it(
+    make, root, monkeypatch
+):
+    from importlib import util
+
+    found = util.find_spec
+    monkeypatch.setattr(
+        util, "find_spec", lambda name: None if name in ("mlflow", "wandb") else found(name)
+    )
+    for options in ({"use_mlflow": True, "tracking_uri": "http://localhost"}, {"use_wandb": True}):
+        with pytest.raises(MissingPackageError, match=r"pip install 'experiment_tracking\["):
+            make("p", **options)
+    assert not root.exists()
+
+
+def test_tensorboard_named_as_a_backend_is_written_once(make):
+    for backend in ("tensorboard", ["files", TensorBoardBackend()]):
+        tracker = make("p", use_tensorboard=False, backend=backend)
+        run = tracker.start_run()
+        run.log_metrics({"x": 1})
+        run.end_run()
+        assert len(list((run.path / "tensorboard").iterdir())) == 1
+        assert "followers" not in summary(run)
 
 
 def test_bad_params_or_tags_leave_no_folder_behind(make, root):
@@ -493,13 +546,3 @@ def test_a_taken_name_is_said(make, capfd):
 def test_an_argument_of_the_wrong_kind_is_named(make, options):
     with pytest.raises(InvalidTypeError, match=next(iter(options))):
         make("p", **options)
-
-
-def test_backends_of_a_later_version_are_told_apart_from_misspelled_ones():
-    from experiment_tracking import backends
-
-    assert not backends.MLFLOW_AVAILABLE
-    with pytest.raises(BackendError, match="not in this version"):
-        _ = backends.WandbBackend
-    with pytest.raises(AttributeError):
-        _ = backends.WandBackend

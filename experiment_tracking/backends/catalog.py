@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import orjson
+
 from experiment_tracking.backends.interface import BackendInterface, BoundBackend, check_backend
 from experiment_tracking.errors import BackendError
 
@@ -26,6 +28,107 @@ class Target(NamedTuple):
     options: Mapping[str, Any]
     name: str
     """Of its file in ``backends/``: as the backend, or ``mlflow-2`` for a second one."""
+
+
+class Joined(NamedTuple):
+    """What a tracker's arguments ask for besides files."""
+
+    targets: tuple[Target, ...]
+    """Followed in the child process."""
+    bound: tuple[BoundBackend, ...]
+    """Objects of this process, which get a thread each."""
+    event_files: bool
+    """Whether TensorBoard's files in the run's folder were named among the backends."""
+
+
+def join(
+    backend: Any = None,
+    *,
+    use_wandb: bool = False,
+    use_mlflow: bool = False,
+    tracking_uri: str | os.PathLike[str] | None = None,
+) -> Joined:
+    """Check packages, options and signatures of what a tracker is to copy its runs to.
+
+    Nothing is connected to, and no service's own package imported.
+
+    Parameters
+    ----------
+    backend
+        A name, an instance or a list of these; ``"files"`` and None ask for nothing.
+    use_wandb, use_mlflow
+        Add these, unless they are among ``backend``.
+    tracking_uri
+        Address of MLflow's service; asks for MLflow by itself.
+
+    Raises
+    ------
+    BackendError
+        For an unknown name, options that cannot be, or methods that cannot be called.
+    MissingPackageError
+        If a package is not installed; with the line that installs it.
+    """
+    given = list(backend) if isinstance(backend, list | tuple) else [backend]
+    wanted = [one for one in given if one is not None and one != "files"]
+    event_files = any(map(_is_event_files, wanted))
+    wanted = [one for one in wanted if not _is_event_files(one)]
+    if use_wandb and not _asks_for("wandb", wanted):
+        wanted.append("wandb")
+    if (use_mlflow or tracking_uri) and not _asks_for("mlflow", wanted):
+        wanted.append("mlflow")
+    if tracking_uri:
+        wanted = [_at_address(one, tracking_uri) for one in wanted]
+    targets, bound = to_targets(wanted)
+    return Joined(tuple(targets), tuple(bound), event_files)
+
+
+def _is_event_files(backend: Any) -> bool:
+    """Tell whether this is what ``use_tensorboard=True`` writes, which is not written twice."""
+    if isinstance(backend, str):
+        return backend == "tensorboard"
+    return type(backend).__name__ == "TensorBoardBackend" and backend.log_dir is None
+
+
+def _asks_for(name: str, wanted: list[Any]) -> bool:
+    return any(name in (one, getattr(one, "name", None)) for one in wanted)
+
+
+def _at_address(backend: Any, tracking_uri: str | os.PathLike[str]) -> Any:
+    if backend == "mlflow":
+        return make("mlflow", {"tracking_uri": tracking_uri})
+    if getattr(backend, "name", None) == "mlflow":
+        raise BackendError(
+            "tracking_uri was given beside an MLflowBackend. Write it as "
+            "MLflowBackend(tracking_uri=...)."
+        )
+    return backend
+
+
+def check_connections(joined: Joined) -> None:
+    """Have every backend ask its service whether it answers; in this process.
+
+    Raises
+    ------
+    BackendError
+        If one does not, with its reason.
+    """
+    for target in joined.targets:
+        backend = check_backend(make(target.backend, target.options))
+        _check_connection(backend)
+        backend.close()
+    for backend in joined.bound:
+        _check_connection(backend)
+
+
+def _check_connection(backend: BoundBackend) -> None:
+    try:
+        backend.check_connection()
+    except Exception as error:
+        raise BackendError(
+            f"Backend {backend.name!r} cannot be reached ({type(error).__name__}: {error}). Start "
+            "its service or correct its options. Without verify_backends=True a run begins all "
+            "the same, and is copied when it can be."
+        ) from error
 
 
 def names() -> list[str]:
@@ -90,8 +193,26 @@ def to_targets(backends: list[Any]) -> tuple[list[Target], list[BoundBackend]]:
         if options is None:
             bound.append(checked)
         else:
+            _check_can_be_made(name, options)
             targets.append(Target(name, options, _free_name(name, targets)))
     return targets, bound
+
+
+def _check_can_be_made(name: str, options: Mapping[str, Any]) -> None:
+    """Insist that the child will know what to make."""
+    if name not in _OURS and name not in _entry_points():
+        raise BackendError(
+            f"Backend {name!r} has options, so it follows in another process, which does not know "
+            f"its name. Offer it as an entry point of {ENTRY_POINTS!r}, or leave options out: it "
+            "then gets a thread of this process."
+        )
+    try:
+        orjson.dumps(options)
+    except TypeError as error:
+        raise BackendError(
+            f"The options of backend {name!r} cannot be told to another process ({error}). Allowed "
+            "are texts, numbers, None, lists and mappings."
+        ) from error
 
 
 def _made_of(given: Any, backend: Any) -> tuple[str, Mapping[str, Any] | None]:

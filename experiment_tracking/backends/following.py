@@ -336,34 +336,43 @@ class BackendFollower:
         self._ending = False
         self._given_up = False
         self._wake = threading.Semaphore(0)
-        self._thread = threading.Thread(
-            target=self._run, name=f"backend {backend.name}", daemon=True
-        )
+        # What is waited for, and not the thread: Ctrl-C in a join makes a thread look ended.
+        self._done = threading.Event()
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        name = f"backend {self.backend.name}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, method: str, *args: Any, **known: Any) -> None:
-        """Have one method called behind the rows logged so far."""
+        """Have one method called behind the rows logged so far; none behind the end."""
+        if self._ending:  # An end that Ctrl-C interrupted is begun anew.
+            return
         action = functools.partial(getattr(self.backend, method), *args, **known)
         self._calls.append((self.tail.writer.end, action))
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, **known: Any) -> None:
         """Have ``end_run`` called behind everything else, once; does not wait."""
-        if self._ending:  # An end that Ctrl-C interrupted is begun anew.
-            return
-        self.call("end_run", status)
+        self.call("end_run", status, **known)
         self._ending = True
         self._wake.release()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the backend has everything; tell whether it does. It gets no more then."""
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        # In pieces, for a signal that comes on the threshold of a wait does not end it.
+        while not self._done.wait(max(0.0, min(_IDLE_S, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                break
         self._given_up = not self.finished
         return self.finished
 
     def _run(self) -> None:
+        self._follow()
+        self._attempt(self.backend.close)
+        self._done.set()
+
+    def _follow(self) -> None:
         while not self._given_up:
             ending = self._ending  # asked before the step: what comes with the end is still done
             try:

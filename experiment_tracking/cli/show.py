@@ -76,6 +76,7 @@ def _as_json(record: "RunRecord") -> dict[str, Any]:
         "throughput": record.summary.get("throughput"),
         "inputs": record.inputs,
         "artifacts": record.artifacts,
+        "mirrors": {name: _mirror(kept) for name, kept in record.mirrors.items()},
         "patch_bytes": _size_of(record.folder.patch),
         "console_bytes": _size_of(record.folder.console),
         "system_metrics": _last_sample(record),
@@ -97,6 +98,7 @@ def _print(record: "RunRecord", screen: Screen) -> int:
         _print_environment,
         _print_system_metrics,
         _print_artifacts,
+        _print_mirrors,
     ):
         try:
             section(record, screen)
@@ -429,3 +431,32 @@ def _print_artifacts(record: "RunRecord", screen: Screen) -> None:
     if any(texts := values("description")):
         columns.append(column_of("description", texts, text.param_or_nothing, rank=4))
     screen.table(columns, INDENT)
+
+
+def _mirror(kept: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("backend", "url", "complete", "owed_bytes", "error", "error_since", "updated_at")
+    return {name: kept.get(name) for name in known} | {"refused": _entries(kept.get("refused"))}
+
+
+def _print_mirrors(record: "RunRecord", screen: Screen) -> None:
+    mirrors = record.mirrors
+    if not mirrors:
+        return
+    screen.heading("mirrors")
+    known = [_mirror(kept) for kept in mirrors.values()]
+    columns = [
+        column_of("", list(mirrors), text.clean),
+        column_of("state", [_copied(kept) for kept in known], text.clean),
+        column_of("url", [kept["url"] for kept in known], text.param_or_nothing, rank=1),
+    ]
+    screen.table(columns, INDENT)
+    wrong = [(INDENT + name, kept["error"]) for name, kept in zip(mirrors, known, strict=True)]
+    if pairs := _pairs(wrong):
+        screen.pairs(pairs)
+
+
+def _copied(kept: Mapping[str, Any]) -> str:
+    if kept["complete"]:
+        return f"complete, {len(kept['refused'])} refused" if kept["refused"] else "complete"
+    owed = kept["owed_bytes"]
+    return f"{text.size(owed)} of rows owed" if owed else "not ended there"

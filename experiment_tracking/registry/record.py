@@ -239,6 +239,27 @@ class RunRecord:
         listed = _read_optional(self.folder.inputs).get("inputs")
         return [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
 
+    @cached_property
+    def mirrors(self) -> dict[str, dict[str, Any]]:
+        """Copies elsewhere, by name: backend, url, complete, owed_bytes, error and more.
+
+        Reads ``backends/*.json``, which the copying process writes. ``complete`` is True where
+        the service has all of an ended run, ``error`` is what keeps it from that now.
+        """
+        try:
+            names = sorted(n for n in os.listdir(self.folder.backends) if n.endswith(".json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {n.removesuffix(".json"): self._mirror(n.removesuffix(".json")) for n in names}
+
+    def _mirror(self, name: str) -> dict[str, Any]:
+        kept = read_document(self.folder.backend(name))
+        state, offset = kept.get("state"), kept.get("offset")
+        size = _size_of(self.folder.history())
+        owed = size - CLOSING_BYTES - offset if type(offset) is int else size
+        url = state.get("url") if type(state) is dict else None
+        return {**kept, "url": url, "owed_bytes": max(0, owed)}
+
     def value(self, column: str) -> float | None:
         """Return one number of a metric, None where the run has the metric but not that number.
 
@@ -425,6 +446,13 @@ def _read_optional(path: str) -> dict[str, Any]:
         return read_document(path)
     except FileNotFoundError:
         return {}
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
 
 
 def _plain(value: Any) -> Any:

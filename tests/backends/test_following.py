@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from experiment_tracking import ExperimentTracker, endings, writing
+from experiment_tracking import ExperimentTracker, endings
 from experiment_tracking.backends import BackendInterface, following
 from experiment_tracking.backends.following import (
     BackendFollower,
@@ -209,11 +209,7 @@ def test_whatever_a_backend_raises_the_run_ends_well(start, capsys, method):
     assert capsys.readouterr().err.count("backend 'Recorder' failed") == 1
 
 
-def test_a_slow_backend_is_left_behind_at_its_bound_and_what_it_is_owed_is_said(
-    start, capsys, monkeypatch
-):
-    monkeypatch.setattr(writing, "_EXIT_BOUND_S", 0.1)
-
+def test_a_slow_backend_is_left_behind_at_its_bound_and_what_it_is_owed_is_said(start, capsys):
     class Slow(Recorder):
         go_on = threading.Event()
 
@@ -221,7 +217,7 @@ def test_a_slow_backend_is_left_behind_at_its_bound_and_what_it_is_owed_is_said(
             self.go_on.wait()
 
     slow, quick = Slow(), Recorder()
-    run = start(slow, quick)
+    run = start(slow, quick, exit_timeout_s=0.1)
     for step in range(100):
         run.log_metrics({"x": step})
     run.end_run()
@@ -239,6 +235,80 @@ def test_a_slow_backend_is_left_behind_at_its_bound_and_what_it_is_owed_is_said(
             thread.join()
     assert slow.calls == []
     assert capsys.readouterr().err == ""
+
+
+class Curious(Recorder):
+    """Takes all that the contract knows."""
+
+    def start_run(self, run_name, config, **known):
+        self.note("start", known)
+
+    def log_model(self, model, path, step):
+        self.note("model", step)
+
+    def log_artifact(self, path, name, step):
+        self.note("artifact", name, step)
+
+    def log_figure(self, path, name, step, timestamp):
+        self.note("figure", step, timestamp)
+
+    def set_tags(self, tags, removed, notes):
+        self.note("tags", tags, removed, notes)
+
+    def log_environment(self, environment):
+        self.note("environment", environment)
+
+    def end_run(self, status, summary, ended_at, error):
+        self.note("end", status, summary, ended_at, error)
+
+    def close(self):
+        self.note("close")
+
+
+def test_a_backend_is_told_all_that_it_asks_for(start, root):
+    backend = Curious()
+    run = start(backend, tags="t", notes="n", auto_log=True, system_metrics_interval_s=None)
+    run.log_metrics({"x": math.inf}, step=3)
+    run.log_text("hello", "note", step=4)
+    run.log_figure(Picture(), "curve", step=5)
+    run.log_model({"w": [1]}, "net")
+    run.set_tags({"a": "1"})
+    run.remove_tags("t", "never")
+    run.notes = "new"
+    run.__exit__(ValueError, ValueError("bad"), None)
+    calls = {call[0]: call[1:] for call in backend.calls}
+    (known,) = calls["start"]
+    assert known["path"] == str(run.path)
+    assert known["created_at"] == summary(run)["created_at"]
+    told = {key: known[key] for key in ("parent", "attempt", "rows", "state")}
+    assert told == {"parent": None, "attempt": 1, "rows": 0, "state": {}}
+    assert (calls["model"], calls["artifact"], calls["figure"][0]) == ((None,), ("note", 4), 5)
+    assert [call[1:] for call in backend.calls if call[0] == "tags"] == [
+        ({"a": "1"}, [], "n"), ({}, ["t"], "n"), ({}, [], "new"),
+    ]  # fmt: skip
+    status, metrics, ended_at, error = calls["end"]
+    assert (status, error) == ("failed", {"type": "ValueError", "message": "bad"})
+    assert metrics["x"]["last"] == math.inf
+    assert ended_at <= summary(run)["ended_at"]
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert calls["environment"] == (environment,)
+    assert [call[0] for call in backend.calls[-3:]] == ["environment", "end", "close"]
+
+
+def test_a_backend_that_was_left_behind_is_closed_when_it_comes_back(start):
+    class Slow(Curious):
+        go_on = threading.Event()
+
+        def start_run(self, run_name, config):
+            self.go_on.wait()
+
+    slow = Slow()
+    start(slow, exit_timeout_s=0.1).end_run()
+    slow.go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "backend Slow":
+            thread.join()
+    assert slow.calls == [("close",)]
 
 
 def test_two_backends_do_not_hold_each_other_up(start):
@@ -600,11 +670,12 @@ def test_an_end_that_comes_while_the_thread_looks_for_work_is_not_missed(writer)
     assert [call[0] for call in backend.calls] == ["row", "end"]
 
 
-def test_an_end_is_told_once(writer):
+def test_an_end_is_told_once_and_nothing_behind_it(writer):
     backend = Recorder()
     follower = BackendFollower(check_backend(backend), writer)
     follower.start()
     follower.end("finished")
+    follower.call("set_tags", {"late": ""})
     follower.end("killed")
     assert follower.wait(10)
     assert backend.calls == [("end", "finished")]

@@ -297,3 +297,20 @@ def test_a_project_is_not_a_run_and_it_says_how_to_list_it(experiments, key):
     assert (code, out) == (3, "")
     assert "'digits' is a project" in err
     assert "experiments ls digits" in err
+
+
+def test_mirrors_are_shown_with_what_they_are_owed(experiments, service):
+    assert "\nmirrors\n" not in experiments("show", "lr-0.1")[1]
+    assert experiments("push", "lr-0.1", "--to", "tofile")[0] == 0
+    code, out, _ = experiments("show", "lr-0.1")
+    assert code == 0
+    shown = squeezed(out).split("\nmirrors\n")[1]
+    assert re.match(r"\s+state  url\n  tofile  complete  file://\S+\.log\n", shown)
+    service.mood("away")
+    assert experiments("push", "lr-0.01", "--to", "tofile")[0] == 1
+    shown = squeezed(experiments("show", "lr-0.01")[1]).split("\nmirrors\n")[1]
+    assert re.match(r"\s+state  url\n  tofile  \d+B of rows owed", shown)
+    assert "ConnectionError: the service is away" in shown
+    kept = json.loads(experiments("show", "lr-0.01", "--json")[1])["mirrors"]["tofile"]
+    assert (kept["backend"], kept["complete"]) == ("tofile", False)
+    assert kept["owed_bytes"] > 0
