@@ -13,7 +13,9 @@ from experiment_tracking.cli import (
     command,
     compare,
     diff,
+    importing,
     ls,
+    push,
     rerun,
     run,
     shell,
@@ -28,7 +30,7 @@ from experiment_tracking.errors import (
     NotFoundError,
 )
 
-_GROUPS = (ls, show, compare, diff, best, run, rerun, shell, tensorboard, check)
+_GROUPS = (ls, show, compare, diff, best, run, rerun, shell, push, importing, tensorboard, check)
 _EPILOG = """\
 RUN is a path, a name, project/name, the start of an id, latest, latest~1 or best:METRIC.
 Data goes to stdout, notices go to stderr. Exit codes: 0 done, 1 failed or defects found,

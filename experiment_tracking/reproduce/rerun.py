@@ -132,6 +132,11 @@ def first_of(record: RunRecord) -> RunRecord:
 def _recorded_command(record: RunRecord) -> list[str]:
     launched = record.summary.get("launched") or {}
     words = launched.get("command") or record.environment.get("command")
+    if not words and (imported := record.summary.get("imported_from")):
+        raise ReproductionError(
+            f"Run {record.key} was imported ({imported.get('kind')}), and its source tells no "
+            "command that can be run again. Start its script by hand."
+        )
     if not words:
         raise ReproductionError(
             f"Run {record.key} has no recorded command: it was made with auto_log=False, or died "

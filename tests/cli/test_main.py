@@ -11,7 +11,7 @@ from experiment_tracking.cli import main
 
 COMMANDS = (
     "ls", "show", "compare", "diff", "best", "run", "rerun", "start", "log", "finish",
-    "tensorboard", "check",
+    "push", "import", "tensorboard", "check",
 )  # fmt: skip
 READING = (
     ["ls"],
