@@ -2,19 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from experiment_tracking.backends.following import OutOfTimeError, Tail
-from experiment_tracking.backends.tensorboard import TensorBoardBackend, remove_events
-from experiment_tracking.folder import io
+from experiment_tracking.backends.tensorboard import TensorBoardBackend
+from experiment_tracking.folder.cursor import HistoryCursor
 from experiment_tracking.folder.digest import Digest, merge, slices
-from experiment_tracking.folder.documents import MAX_BYTES, Document, read_document
+from experiment_tracking.folder.documents import Document, read_document
 from experiment_tracking.folder.history import Row
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.liveness import FINAL
 
 _RETRY_AFTER_S = 5.0
+_BATCH_ROWS = 1_000
 
 
 class EventFiles:
@@ -50,9 +52,9 @@ class EventFiles:
         self._retry_at = 0.0
         self._superseded_seen = 0
         self._params_given = False
-        remove_events(folder.tensorboard)
         self._backend = TensorBoardBackend(folder.tensorboard)
         self._backend.start_run(folder.name)
+        self._backend.restart()
 
     def take(self, rows: list[Row]) -> None:
         """Write rows of the history, thinned where they come too fast to be looked at."""
@@ -81,11 +83,9 @@ class EventFiles:
     def show_files(self) -> None:
         """Show once more what was logged as files: their events went with the rows'."""
         self._give_params()
-        for entry in list(self._artifacts.value["artifacts"]):
+        for entry in _in_order(self._artifacts.value["artifacts"]):
             time.sleep(0)
-            path = self._folder.file(*entry["path"].split("/"))
-            with contextlib.suppress(OSError, LookupError, ValueError):  # check() reports those
-                _show_file(self._backend, path, entry)
+            _show_file(self._backend, self._folder, entry)
 
     def move_to(self, folder: RunFolder) -> None:
         """Go on in the folder to which the run was moved."""
@@ -139,13 +139,73 @@ class EventFiles:
             self._on_trouble(error)
 
 
-def _show_file(backend: TensorBoardBackend, path: str, entry: Mapping[str, Any]) -> None:
-    kind, name, step = entry["kind"], entry["name"], entry["step"]
-    logged_at = datetime.fromisoformat(entry["logged_at"]).timestamp()
-    if kind in ("figure", "image"):
-        backend.log_figure(path, name, step, logged_at)
-    elif kind == "histogram":
-        backend.log_histogram(read_document(path), name, step, logged_at)
-    elif kind == "text":
-        text = io.read(path, MAX_BYTES).decode("utf-8", "replace")
-        backend.log_text(text, name, step, logged_at)
+def write_again(folder: RunFolder, log_dir: str | None = None) -> int:
+    """Write all event files of a run that nobody writes anew, from its folder.
+
+    Every row that no later attempt supersedes, unthinned, with params, figures, images, texts,
+    histograms and the status. The old event files stay until the new one is whole. Costs about
+    15 µs a row of 4 metrics, and memory for 256 KB of history.
+
+    Parameters
+    ----------
+    folder
+        The run. That it has no live writer is the caller's to see.
+    log_dir
+        Folder for the event files, of this run alone; default ``tensorboard/`` in the run.
+
+    Returns
+    -------
+    int
+        How many rows were written.
+
+    Raises
+    ------
+    DamagedError
+        If the summary, the params or the list of files cannot be read as what it should be.
+    OSError
+        If something cannot be read or written now.
+    """
+    summary = _document(folder.summary)
+    files = _document(folder.artifact_list).get("artifacts", [])
+    backend = TensorBoardBackend(log_dir or folder.tensorboard)
+    backend.start_run(folder.name, _document(folder.params))
+    written = 0
+    with backend.replacing():
+        for rows in slices(merge(lambda: _stored_rows(folder.history()))):
+            backend.log_batch(rows)
+            written += len(rows)
+        for entry in _in_order(files):
+            _show_file(backend, folder, entry)
+        # Nobody writes it any more, and it has no end: its writer died.
+        status = summary.get("status")
+        backend.end_run(status if status in FINAL else "crashed")
+    return written
+
+
+def _document(path: str) -> dict[str, Any]:
+    try:
+        return read_document(path)
+    except FileNotFoundError:
+        return {}
+
+
+def _stored_rows(path: str) -> Iterator[Row]:
+    cursor = HistoryCursor(path)
+    while rows := cursor.next(_BATCH_ROWS, settled=True):
+        yield from (placed.row for placed in rows)
+
+
+def _in_order(files: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort kept files by step: where one was logged again, it stands behind later steps' files.
+
+    TensorBoard would drop those when a tag goes back over steps.
+    """
+    return sorted(files, key=lambda entry: entry.get("step") or 0)
+
+
+def _show_file(backend: TensorBoardBackend, folder: RunFolder, entry: Mapping[str, Any]) -> None:
+    path = folder.file(*entry["path"].split("/"))
+    # check() reports files that are gone or damaged.
+    with contextlib.suppress(FileNotFoundError, LookupError, ValueError):
+        logged_at = datetime.fromisoformat(entry["logged_at"]).timestamp()
+        backend.log_artifact(path, entry["name"], entry["kind"], entry["step"], logged_at)

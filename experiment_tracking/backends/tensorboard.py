@@ -6,43 +6,68 @@ masked CRC of the length, data, masked CRC of the data (tensorflow/core/lib/io/r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain, count
-from struct import pack, unpack
+from struct import pack, unpack, unpack_from
 from threading import RLock
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from experiment_tracking.backends.interface import BackendInterface, readable_row
-from experiment_tracking.errors import BackendError
+from experiment_tracking.errors import BackendError, DamagedError
+from experiment_tracking.folder import io
+from experiment_tracking.folder.documents import MAX_BYTES, read_document
 from experiment_tracking.folder.history import Row, metric_values
 from experiment_tracking.folder.values import RESERVED, shown_name, stored_name
 
 _FILE_NUMBERS = count()
 _TEMPLATES_KEPT = 64
+_PREFIX, _HIDDEN = "events.out.tfevents.", ".unfinished."
+"""TensorBoard reads the files that have ``tfevents`` in their names, and no others."""
+_HISTOGRAM = {"counts", "edges", "count", "min", "max", "mean", "std"}
+_EMPTY_KEPT_S = 600.0
+_LOWEST_STEP, _BEYOND_ALL_STEPS = -(2**63), 2**62
 
 
 class TensorBoardBackend(BackendInterface):
     """Write a run's rows, params, figures and texts as TensorBoard event files.
 
     Nothing is imported or created before the first record; then one new event file is
-    opened in ``log_dir``. Every call that writes has handed its records to the kernel when
-    it returns (no fsync: the files are derived and can be written again). A write that
-    fails raises OSError and leaves none of that call's records behind.
+    opened. Every call that writes has handed its records to the kernel when it returns (no
+    fsync: the files are derived and can be written again). A write that fails raises OSError
+    and leaves none of that call's records behind.
 
     Values are float32 in TensorBoard's format; those beyond its range become infinite.
+    TensorBoard believes the params and the ending that it reads first, so after a resume those
+    stay on show until ``experiments push --to tensorboard`` writes all anew.
 
     Parameters
     ----------
     log_dir
-        Folder for the event files; default ``tensorboard/`` in the run's folder. One folder
-        is one run in TensorBoard, so give each run its own.
+        Folder for the event files; default ``tensorboard/`` in the run's folder. With a
+        ``project``, as from a tracker, each run gets ``<log_dir>/<project>/<run>`` in it (with
+        ``-2`` behind it where another run is), because one folder is one run in TensorBoard.
+        Without, the files come right into ``log_dir``.
     budget
         How many rows `log_live` may write; default 1,000 a second after a burst of 5,000.
+
+    Examples
+    --------
+    >>> import os
+    >>> from experiment_tracking import ExperimentTracker
+    >>> tracker = ExperimentTracker(
+    ...     "digits", root="runs", backend=TensorBoardBackend("curves"), auto_log=False
+    ... )
+    >>> for lr in (0.1, 0.01):
+    ...     with tracker.start_run(f"lr-{lr}", config={"lr": lr}) as run:
+    ...         run.log_metric("loss", lr / 2, step=0)
+    >>> sorted(os.listdir("curves/digits"))
+    ['lr-0.01', 'lr-0.1']
     """
 
     def __init__(
@@ -50,10 +75,16 @@ class TensorBoardBackend(BackendInterface):
     ) -> None:
         self.log_dir = log_dir
         self._budget = budget or RowBudget()
-        self._reset(log_dir)
+        self._reset(None)
 
-    def _reset(self, folder: str | os.PathLike[str] | None) -> None:
+    def _reset(self, folder: str | os.PathLike[str] | None, run_id: str = "") -> None:
         self._folder = folder
+        self._run_id = run_id
+        self._arrived = 0
+        """How many of the rows to come are in earlier files of the run already."""
+        self._attempt = _Attempt()
+        self._replaces = False
+        """Whether a file holds all of the run, and nothing in it goes back over steps."""
         self._file: _EventFile | None = None
         self._params: dict[str, Any] = {}
         self._params_written = False
@@ -67,8 +98,15 @@ class TensorBoardBackend(BackendInterface):
         config: Mapping[str, Any] | None = None,
         *,
         path: str | os.PathLike[str] | None = None,
-    ) -> None:
-        """Begin a run, whose folder is ``path``; ``config`` counts among its params."""
+        project: str = "",
+        run_id: str = "",
+        rows: int = 0,
+    ) -> int | None:
+        """Begin a run, whose folder is ``path``; ``config`` counts among its params.
+
+        With a ``run_id``, event files of that run are gone on with: the rows in them are counted
+        (about 3 µs each) and, where they come again, left out.
+        """
         if self.log_dir is None and path is None:
             raise BackendError(
                 f"TensorBoardBackend has no folder for run {run_name!r}. "
@@ -76,8 +114,28 @@ class TensorBoardBackend(BackendInterface):
             )
         self.flush()
         self.close()
-        self._reset(self.log_dir or os.path.join(path or "", "tensorboard"))
+        folder = self._folder_of(run_name, project, run_id, path or "")
+        self._reset(folder, run_id)
         self.log_params(config or {})
+        if not run_id:
+            return None
+        there = sum(map(_count_rows, _event_files(folder, run_id)))
+        self._arrived = max(0, there - rows)
+        return min(there, rows)
+
+    def _folder_of(
+        self, run_name: str, project: str, run_id: str, path: str | os.PathLike[str]
+    ) -> str | os.PathLike[str]:
+        if self.log_dir is None:
+            return os.path.join(path, "tensorboard")
+        if not project:
+            return self.log_dir
+        folder = first = os.path.join(self.log_dir, project, run_name)
+        for number in count(2):
+            if _event_files(folder) == _event_files(folder, run_id):
+                break
+            folder = f"{first}-{number}"
+        return folder
 
     def log_metrics(
         self, metrics: Mapping[str, float], step: int, timestamp: float | None = None
@@ -91,9 +149,11 @@ class TensorBoardBackend(BackendInterface):
 
         Costs about 2 µs for a row of 4 metrics.
         """
-        if rows:
-            self._append(map(self._row_event, rows), rows[0]["time"])
-            self._last_time = rows[-1]["time"]
+        new = rows[self._arrived :]
+        if new:
+            self._append(self._row_events(new), new[0]["time"])
+            self._last_time = new[-1]["time"]
+        self._arrived -= len(rows) - len(new)
 
     def log_live(self, rows: Sequence[Row]) -> None:
         """Write rows within the budget; hold the excess, thinned, for a later call.
@@ -143,7 +203,15 @@ class TensorBoardBackend(BackendInterface):
         """Show ``{"counts", "edges", "count", "min", "max", "mean", "std"}``, unless empty.
 
         ``edges`` has one more element than ``counts``; ``std`` is the population's.
+
+        Raises
+        ------
+        DamagedError
+            If one of these is missing.
         """
+        missing = _HISTOGRAM - histogram.keys()
+        if missing:
+            raise DamagedError(f"Histogram {name!r} has no {', '.join(sorted(missing))}.")
         number, mean = histogram["count"], histogram["mean"]
         if not number:
             return
@@ -166,6 +234,25 @@ class TensorBoardBackend(BackendInterface):
         metadata = {"plugin_data": {"plugin_name": "text"}}
         self._log_value(step, timestamp, tag=name, metadata=metadata, tensor=tensor)
 
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        artifact_type: str | None = None,
+        step: int | None = None,
+        timestamp: float | None = None,
+    ) -> None:
+        """Show a kept text, histogram, figure or image; other files are left out."""
+        if artifact_type in ("figure", "image"):
+            self.log_figure(path, name, step, timestamp)
+        # People may give their own files these types: a folder, an array.
+        with contextlib.suppress(DamagedError):
+            if artifact_type == "text":
+                text = io.read(os.fspath(path), MAX_BYTES).decode("utf-8", "replace")
+                self.log_text(text, name, step, timestamp)
+            elif artifact_type == "histogram":
+                self.log_histogram(read_document(os.fspath(path)), name, step, timestamp)
+
     def log_model(self, model: Any, path: str | os.PathLike[str]) -> None:
         """Do nothing: TensorBoard has no place for models."""
 
@@ -187,46 +274,89 @@ class TensorBoardBackend(BackendInterface):
         if self._file:
             self._file.close()
             self._file = None
+            self._attempt = _Attempt()
 
     def move_to(self, log_dir: str | os.PathLike[str]) -> None:
         """Go on in ``log_dir``, where the folder of the open event file was moved."""
         self._folder = log_dir
 
     def restart(self) -> None:
-        """Delete the event files in the run's folder and begin anew, with the same params.
+        """Empty the event files in the run's folder and begin anew, with the same params.
 
         Figures, texts and histograms are gone and must be logged again. A TensorBoard that is
         watching takes the new rows in place of the old ones, from the first step on.
         """
-        self.close()
-        self._held = []
-        self._params_written = False
+        self._begin_anew()
         if self._folder is not None:
             remove_events(self._folder)
 
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Write everything anew, with the old event files in place until that is done."""
+        self._begin_anew()
+        folder = self._known_folder()
+        old = _event_files(folder, prefixes=(_PREFIX, _HIDDEN))
+        written = self._file = _EventFile(folder, prefix=_HIDDEN)
+        try:
+            yield
+            self.close()
+            if written.size:
+                io.replace(written.path, os.path.join(folder, _PREFIX + written.name))
+        finally:
+            self.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(written.path)
+        _take_away(old)
+
+    def _begin_anew(self) -> None:
+        self.close()
+        self._held = []
+        self._params_written = False
+        self._replaces = True
+
     def _log_value(self, step: int | None, timestamp: float | None, **value: Any) -> None:
         wall_time = time.time() if timestamp is None else timestamp
-        self._append([_event(wall_time, step or 0, value)], wall_time)
+        event = _event(wall_time, step or 0, value)
+        self._append(
+            [*self._marks(self._attempt.number, [value["tag"]], wall_time), event], wall_time
+        )
 
     def _append(self, events: Iterable[bytes], wall_time: float) -> None:
         """Write serialized events, behind what has to stand before them."""
         framed = map(_framer(), chain(self._preamble(wall_time), events))
         records = b"".join(framed)
-        self._opened().append(records)
+        try:
+            self._opened().append(records)
+        except OSError:
+            self._attempt = _Attempt()  # its marks went with the records
+            raise
         self._params_written = bool(self._params)
 
     def _opened(self) -> _EventFile:
+        if self._file is None:
+            self._file = _EventFile(self._known_folder(), self._run_id)
+        return self._file
+
+    def _known_folder(self) -> str | os.PathLike[str]:
         if self._folder is None:
             raise BackendError("TensorBoardBackend: call start_run before logging.")
-        if self._file is None:
-            self._file = _EventFile(self._folder)
-        return self._file
+        return self._folder
 
     def _preamble(self, wall_time: float) -> Iterator[bytes]:
         if self._file is None or self._file.size == 0:
             yield _version(wall_time)
+            if self._replaces:
+                yield _from_the_start(wall_time)
         if self._params and not self._params_written:
             yield _session_start(self._params, wall_time)
+
+    def _row_events(self, rows: Sequence[Row]) -> Iterator[bytes]:
+        for row in rows:
+            yield from self._marks(row.get("attempt", 1), row, row["time"])
+            yield self._row_event(row)
+
+    def _marks(self, attempt: int, tags: Iterable[str], wall_time: float) -> Iterable[bytes]:
+        return () if self._replaces else self._attempt.marks(attempt, tags, wall_time)
 
     def _row_event(self, row: Row) -> bytes:
         template = self._templates.get(tuple(row)) or self._new_template(row)
@@ -240,6 +370,23 @@ class TensorBoardBackend(BackendInterface):
             self._templates.clear()
         template = self._templates[tuple(row)] = _Template(row)
         return template
+
+
+class _Attempt:
+    """Which tags the present attempt has; its first of a tag supersedes those before it."""
+
+    def __init__(self) -> None:
+        self.number = 1
+        self._tags: set[str] = set()
+
+    def marks(self, number: int, tags: Iterable[str], wall_time: float) -> Iterator[bytes]:
+        """Yield the events that have to stand before one with these tags."""
+        if number != self.number:
+            self.number, self._tags = number, set()
+            yield _version(wall_time, 1)
+        if number > 1 and not self._tags.issuperset(tags):
+            self._tags.update(tags)
+            yield _going_back(wall_time)
 
 
 class _Template:
@@ -263,11 +410,17 @@ class _Template:
 class _EventFile:
     """A new event file; a write that fails leaves it as long as it was."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], run_id: str = "", prefix: str = _PREFIX
+    ) -> None:
         os.makedirs(folder, exist_ok=True)
         number = next(_FILE_NUMBERS)
-        name = f"events.out.tfevents.{int(time.time())}.{_host()}.{os.getpid()}.{number}"
-        self._file = open(os.path.join(folder, name), "xb", buffering=0)  # noqa: SIM115
+        # Padded: TensorBoard goes from file to file in the order of their names.
+        self.name = f"{int(time.time())}.{_host()}.{os.getpid()}.{number:06d}"
+        if run_id:
+            self.name += f".{run_id}"
+        self.path = os.path.join(folder, prefix + self.name)
+        self._file = open(self.path, "xb", buffering=0)  # noqa: SIM115
         self.size = 0
 
     def append(self, records: bytes) -> None:
@@ -286,11 +439,50 @@ class _EventFile:
 
 
 def remove_events(log_dir: str | os.PathLike[str]) -> None:
-    """Delete the event files in a folder, if it is there, so that they can be written anew."""
-    names = os.listdir(log_dir) if os.path.isdir(log_dir) else []
-    for name in names:
-        if name.startswith("events.out.tfevents."):
-            os.unlink(os.path.join(log_dir, name))
+    """Take away the event files in a folder, if it is there, so that they are written anew.
+
+    Each is emptied, and deleted another time: TensorBoard's reader in Python stays for ever at
+    a file that vanished while it read it, and goes on from an empty one to the next.
+    """
+    _take_away(_event_files(log_dir, prefixes=(_PREFIX, _HIDDEN)))
+
+
+def _take_away(paths: Iterable[str]) -> None:
+    for path in paths:
+        found = os.stat(path)
+        if found.st_size:
+            os.truncate(path, 0)
+        elif time.time() - found.st_mtime > _EMPTY_KEPT_S:
+            os.unlink(path)
+
+
+def _event_files(
+    folder: str | os.PathLike[str], run_id: str = "", prefixes: tuple[str, ...] = (_PREFIX,)
+) -> list[str]:
+    """List the event files in a folder, those alone that bear a run's id if one is given."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    ours = (name for name in names if name.startswith(prefixes))
+    return [os.path.join(folder, name) for name in ours if name.endswith(run_id)]
+
+
+def _count_rows(path: str) -> int:
+    return sum(map(_is_row, map(_tensorboardx().Event.FromString, _records(path))))
+
+
+def _is_row(event: Any) -> bool:
+    values = event.summary.value
+    return bool(values) and values[0].HasField("simple_value")
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """Read an event file up to its end, or up to what a killed process left half written."""
+    masked_crc = _tensorboardx().masked_crc32c
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) == 12 and masked_crc(head[:8]) == unpack("<8xI", head)[0]:
+            data = file.read(unpack_from("<Q", head)[0])
+            if file.read(4) != pack("<I", masked_crc(data)):
+                return
+            yield data
 
 
 def flatten_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -372,8 +564,34 @@ class RowBudget:
         return True
 
 
-def _version(wall_time: float) -> bytes:
-    return _serialized(_tensorboardx().Event(wall_time=wall_time, file_version="brain.Event:2"))
+def _version(wall_time: float, number: int = 2) -> bytes:
+    version = f"brain.Event:{number}"
+    return _serialized(_tensorboardx().Event(wall_time=wall_time, file_version=version))
+
+
+# TensorBoard has two readers. That in Rust drops, tag by tag, the points from the step on to which
+# a tag goes back. That in Python (Windows, --load_fast=false) keeps all, unless it is told:
+# plugin_event_accumulator.py, _MaybePurgeOrphanedData. The two events below tell it. More of them
+# than needed do no harm: nothing stands behind the step of a run that goes forward.
+
+
+def _from_the_start(wall_time: float) -> bytes:
+    """Serialize the event that has all data of earlier files dropped (file version 2)."""
+    session = {"status": 1}  # START
+    return _serialized(
+        _tensorboardx().Event(wall_time=wall_time, step=_LOWEST_STEP, session_log=session)
+    )
+
+
+def _going_back(wall_time: float) -> bytes:
+    """Serialize the event behind which the tags of the next one go back (file version 1).
+
+    Version 1 knows no restarts: an event of a lower step than the one before it drops what its
+    own tags have from its step on. So this one has the highest step, and no tags.
+    """
+    return _serialized(
+        _tensorboardx().Event(wall_time=wall_time, step=_BEYOND_ALL_STEPS, summary={})
+    )
 
 
 def _event(wall_time: float, step: int, value: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import shutil
@@ -6,15 +5,10 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
 
 import pytest
 
-from experiment_tracking import ExperimentTracker
 from experiment_tracking.backends.interface import check_backend
 from experiment_tracking.backends.tensorboard import (
     RowBudget,
@@ -24,11 +18,11 @@ from experiment_tracking.backends.tensorboard import (
     thin,
 )
 from experiment_tracking.errors import BackendError
+from experiment_tracking.testing import BackendTests, Copy
 
 pytest.importorskip("tensorboard", reason="pip install 'experiment_tracking[tensorboard]'")
 
 NOW = 1763640000.5
-ALL_STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 
 
 def row(step, **metrics):
@@ -36,7 +30,10 @@ def row(step, **metrics):
 
 
 def float32(value):
-    return struct.unpack("f", struct.pack("f", value))[0]
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def write_png(path, width, height):
@@ -147,6 +144,12 @@ def test_events_can_be_removed_to_be_written_anew(tmp_path, backend_in):
     backend_in(tmp_path).log_metrics({"loss": 1.0}, 0)
     folder = tmp_path / "tensorboard"
     (folder / "notes.txt").touch()
+    remove_events(folder)
+    assert points_in(folder) == {}
+    (emptied,) = folder.glob("events.*")
+    remove_events(folder)  # TensorBoard may be at it still
+    assert emptied.exists()
+    os.utime(emptied, (NOW, NOW))
     remove_events(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
@@ -425,228 +428,208 @@ def test_an_empty_histogram_is_left_out(tmp_path, backend_in):
     assert not (tmp_path / "tensorboard").exists()
 
 
-# ---------------------------------------------------------------- the real TensorBoard
+# ---------------------------------------------------------------- a copy in a folder of its own
 
 
-def write_runs(root):
-    """Three runs of different params and metrics, as their backends would write them."""
-    for name, lr, status in (("one", 0.1, "finished"), ("two", 0.01, "failed")):
-        backend = start_backend(root / "p" / name)
-        backend.log_params({"lr": lr, "model": {"depth": 3}, "on": True})
-        backend.log_batch(
-            [row(s, **{"train/loss": lr / (s + 1), "β": s, "a b": "NaN"}) for s in range(5)]
-        )
-        backend.end_run(status)
-    backend = start_backend(root / "p" / "three")
-    backend.log_params({"lr": 1, "optimizer": "adam", "warmup": None, "limit": math.inf})
-    backend.log_batch([row(s, **{"val/acc": 0.5 + s}) for s in range(3)])
-    backend.log_figure(write_png(root / "f.png", 31, 17), "confusion", 2)
-    backend.log_text("some **bold** words", "notes", 1)
-    histogram = {"counts": [1, 2, 1], "edges": [0, 1, 2, 3], "count": 4}
-    statistics = {"min": 0.5, "max": 2.5, "mean": 1.5, "std": math.sqrt(0.5)}
-    backend.log_histogram(histogram | statistics, "weights", 2)
-    backend.close()
+class TestTensorBoard(BackendTests):
+    keeps = frozenset({"params", "rows", "times", "figures", "status"})
+
+    def make_backend(self, folder):
+        return TensorBoardBackend(folder / "curves")
+
+    def make_unreachable(self, folder):
+        (folder / "file").touch()
+        return TensorBoardBackend(folder / "file")
+
+    def stored_value(self, value):
+        return float32(value)
+
+    def stored_status(self, status):
+        return status if status == "finished" else "failed"
+
+    def read(self, backend, folder):
+        rows, figures = [], {}
+        for event in events_in(folder / "curves" / self.run.project / self.run.name):
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    rows.append((event.step, value.tag, value.simple_value, event.wall_time))
+                elif value.HasField("image"):
+                    figures[value.tag] = value.image.encoded_image_string
+        params, status = session_in(folder / "curves" / self.run.project / self.run.name)
+        return Copy(params, rows, figures, status=status)
 
 
-class Server:
-    """TensorBoard over a folder, asked over HTTP."""
+def session_in(folder):
+    """Params and status as HParams reads them, None where there are none."""
+    from tensorboard.plugins.hparams import metadata
 
-    def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        port = self.address.rpartition(":")[2]
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
-        command += ["--host", "127.0.0.1", "--port", port, "--reload_interval", "1"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    def get(self, path):
-        with urllib.request.urlopen(f"{self.address}/data/{path}", timeout=30) as answer:
-            return answer.read()
-
-    def ask(self, path, **query):
-        return json.loads(self.get(f"{path}?{urllib.parse.urlencode(query)}"))
-
-    def post(self, path, **body):
-        request = urllib.request.Request(
-            f"{self.address}/data/{path}",
-            json.dumps({"experimentName": "", **body}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def wait_for(self, question, holds, wait_s=60):
-        """Ask again until the answer holds; return the last answer."""
-        answer, end = None, time.monotonic() + wait_s
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                if holds(answer := question()):
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                pass
-            time.sleep(0.1)
-        return answer
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def session_groups_of(server):
-    question = {"allowedStatuses": ALL_STATUSES, "colParams": [], "startIndex": 0}
-    answer = server.post("plugin/hparams/session_groups", **question, sliceSize=1000)
-    return {group["name"]: group for group in answer["sessionGroups"]}
-
-
-def statuses_of(server):
-    groups = session_groups_of(server).items()
-    return {name: group["sessions"][0]["status"] for name, group in groups}
-
-
-@pytest.fixture(scope="module")
-def tensorboard(tmp_path_factory):
-    root = tmp_path_factory.mktemp("root")
-    write_runs(root)
-    server = Server(root)
-    server.root = root
-    try:
-        server.wait_for(lambda: server.ask("plugin/histograms/tags"), bool)
-        ended = {"STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN"}
-        server.wait_for(lambda: set(statuses_of(server).values()), lambda seen: seen == ended)
-        yield server
-    finally:
-        server.stop()
-
-
-def run_named(name):
-    return os.path.join("p", name, "tensorboard")
-
-
-def test_tensorboard_lists_the_runs_and_their_metrics(tensorboard):
-    assert set(tensorboard.ask("runs")) == {run_named(n) for n in ("one", "two", "three")}
-    tags = tensorboard.ask("plugin/scalars/tags")
-    assert set(tags[run_named("one")]) == {"train/loss", "β", "a b"}
-    assert set(tags[run_named("three")]) == {"val/acc"}
-
-
-def test_tensorboard_shows_every_point_under_odd_names_too(tensorboard):
-    def shown(tag):
-        return tensorboard.ask("plugin/scalars/scalars", run=run_named("two"), tag=tag)
-
-    expected = [[NOW + s, s, float32(0.01 / (s + 1))] for s in range(5)]
-    assert shown("train/loss") == expected
-    assert shown("β") == [[NOW + s, s, s] for s in range(5)]
-    assert [str(value) for _, _, value in shown("a b")] == ["NaN"] * 5
-
-
-def test_tensorboard_shows_the_params_and_metrics_of_all_runs_together(tensorboard):
-    experiment = tensorboard.post("plugin/hparams/experiment")
-    kinds = {info["name"]: info["type"] for info in experiment["hparamInfos"]}
-    assert kinds == {
-        "lr": "DATA_TYPE_FLOAT64",
-        "model.depth": "DATA_TYPE_FLOAT64",
-        "on": "DATA_TYPE_BOOL",
-        "optimizer": "DATA_TYPE_STRING",
-        "warmup": "DATA_TYPE_STRING",
-        "limit": "DATA_TYPE_STRING",
-    }
-    metrics = {info["name"]["tag"] for info in experiment["metricInfos"]}
-    assert metrics == {"train/loss", "β", "a b", "val/acc"}
-
-
-def test_tensorboard_shows_each_run_with_params_last_values_and_status(tensorboard):
-    groups = session_groups_of(tensorboard)
-    assert set(groups) == {run_named(n) for n in ("one", "two", "three")}
-    one, three = groups[run_named("one")], groups[run_named("three")]
-    assert one["hparams"] == {"lr": 0.1, "model.depth": 3, "on": True}
-    assert three["hparams"] == {"lr": 1, "optimizer": "adam", "warmup": "None", "limit": "inf"}
-
-    def values(group):
-        return {m["name"]["tag"]: m["value"] for m in group["metricValues"]}
-
-    assert values(one) == {"train/loss": pytest.approx(0.02), "β": 4, "a b": "NaN"}
-    assert values(three) == {"val/acc": 2.5}
-    assert statuses_of(tensorboard) == {
-        run_named("one"): "STATUS_SUCCESS",
-        run_named("two"): "STATUS_FAILURE",
-        run_named("three"): "STATUS_UNKNOWN",  # has not ended
-    }
-
-
-def test_tensorboard_shows_figures_in_their_size(tensorboard):
-    (image,) = tensorboard.ask(
-        "plugin/images/images", run=run_named("three"), tag="confusion", sample=0
-    )
-    shown = tensorboard.get(f"plugin/images/individualImage?{image['query']}")
-    assert shown == (tensorboard.root / "f.png").read_bytes()
-    assert image["step"] == 2
-    (written,) = [
-        value.image
-        for event in events_in(tensorboard.root / run_named("three"))
+    contents = {
+        value.tag: value.metadata.plugin_data.content
+        for event in events_in(folder)
         for value in event.summary.value
-        if value.tag == "confusion"
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    }
+    start = contents.get(metadata.SESSION_START_INFO_TAG)
+    end = contents.get(metadata.SESSION_END_INFO_TAG)
+    params, status = {}, "running"
+    if start is not None:
+        kept = metadata.parse_session_start_info_plugin_data(start).hparams
+        params = {name: getattr(value, value.WhichOneof("kind")) for name, value in kept.items()}
+    if end is not None:
+        ended = metadata.parse_session_end_info_plugin_data(end).status
+        status = {1: "finished", 2: "failed"}[ended]
+    return params, status
+
+
+def begin(folder, run_id, **known):
+    backend = TensorBoardBackend(folder)
+    backend.start_run("r", {}, project="p", run_id=run_id, **known)
+    return backend
+
+
+def test_each_run_of_a_tracker_has_its_own_folder_in_the_shared_one(make, tmp_path):
+    tracker = make("digits", backend=TensorBoardBackend(tmp_path / "curves"))
+    for n, name in enumerate(("one", "two")):
+        with tracker.start_run(name, config={"n": n}) as run:
+            run.log_metrics({"loss": n}, step=n)
+            run.log_text("some words", "notes", step=3)
+            run.log_histogram([1, 2], "weights", step=4)
+            run.log_dict({"a": 1}, "left out")
+    for n, name in enumerate(("one", "two")):
+        folder = tmp_path / "curves" / "digits" / name
+        points = points_in(folder)
+        assert [(step, value) for step, _, value in points["loss"]] == [(n, n)]
+        assert [step for step, _, _ in points["notes"]] == [3]
+        assert [step for step, _, _ in points["weights"]] == [4]
+        assert "left out" not in points
+        assert session_in(folder) == ({"n": n}, "finished")
+
+
+def test_rows_that_come_once_more_from_the_start_are_written_once(tmp_path):
+    rows = [row(step, loss=step) for step in range(10)]
+    first = begin(tmp_path, "1111")
+    first.log_batch(rows)
+    first.log_figure(write_png(tmp_path / "f.png", 2, 2), "f", 0)
+    first.end_run("failed")
+    later = begin(tmp_path, "1111", rows=0)
+    rows += [{**row(step, loss=100 + step), "attempt": 2} for step in range(8, 12)]
+    for start in range(0, len(rows), 4):
+        later.log_batch(rows[start : start + 4])
+    later.end_run("finished")
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["r"]
+    points = points_in(tmp_path / "p" / "r")
+    assert [(step, value) for step, _, value in points["loss"]] == [
+        (row["step"], row["loss"]) for row in rows
     ]
-    assert (written.width, written.height) == (31, 17)
+    assert len(points["f"]) == 1
 
 
-def test_tensorboard_shows_histograms_with_their_counts(tensorboard):
-    ((_, step, bins),) = tensorboard.ask(
-        "plugin/histograms/histograms", run=run_named("three"), tag="weights"
-    )
-    assert step == 2
-    assert sum(count for _, _, count in bins) == pytest.approx(4)
-    assert (bins[0][0], bins[-1][1]) == (0.5, 2.5)
+def test_rows_before_a_start_are_refused(tmp_path):
+    with pytest.raises(BackendError, match="call start_run"):
+        TensorBoardBackend(tmp_path).log_batch([row(0, loss=1.0)])
 
 
-def test_tensorboard_shows_texts_as_markdown(tensorboard):
-    (text,) = tensorboard.ask("plugin/text/text", run=run_named("three"), tag="notes")
-    assert text["text"] == "<p>some <strong>bold</strong> words</p>"
+def test_another_run_of_the_same_name_gets_a_folder_of_its_own(tmp_path):
+    for run_id, value in (("1111", 1), ("2222", 2), ("3333", 3), ("2222", 4)):
+        backend = begin(tmp_path, run_id)
+        backend.log_batch([row(0, loss=0), row(value, loss=value)])
+        backend.close()
+    loss = {name: points_in(tmp_path / "p" / name)["loss"] for name in ("r", "r-2", "r-3")}
+    assert {name: [step for step, _, _ in loss[name]] for name in loss} == {
+        "r": [0, 1],
+        "r-2": [0, 2],  # its two rows came again, whatever they held
+        "r-3": [0, 3],
+    }
 
 
-def test_tensorboard_shows_a_run_while_it_goes_on(tensorboard, backend_in):
-    backend = backend_in(tensorboard.root / "p" / "live")
-    run = run_named("live")
-
-    def shown():
-        tags = tensorboard.ask("plugin/scalars/tags")
-        if "loss" not in tags.get(run, {}):
-            return []
-        return tensorboard.ask("plugin/scalars/scalars", run=run, tag="loss")
-
-    for step in range(3):
-        backend.log_batch([row(step, loss=step)])
-        points = tensorboard.wait_for(shown, lambda points, n=step + 1: len(points) == n)
-        assert [value for _, _, value in points] == list(range(step + 1))
-    backend.restart()
-    backend.log_batch([row(step, loss=10 + step) for step in range(2)])
-    points = tensorboard.wait_for(shown, lambda points: len(points) == 2)
-    assert [value for _, _, value in points] == [10, 11]
+def test_what_a_killed_process_left_half_written_is_sent_again(tmp_path):
+    first = begin(tmp_path, "1111")
+    rows = [row(step, loss=step) for step in range(20)]
+    first.log_batch(rows[:10])
+    first.log_figure(write_png(tmp_path / "f.png", 2, 2), "f", 0)
+    first.log_batch(rows[10:15])
+    first.close()
+    (file,) = (tmp_path / "p" / "r").iterdir()
+    os.truncate(file, file.stat().st_size - 3)
+    later = TensorBoardBackend(tmp_path)
+    arrived = later.start_run("r", {}, project="p", run_id="1111", rows=15)
+    assert arrived == 14
+    later.log_batch(rows[arrived:])
+    later.close()
+    steps = [step for step, _, _ in points_in(tmp_path / "p" / "r")["loss"]]
+    assert steps == list(range(20))
 
 
-def test_tensorboard_shows_a_training_loop_while_it_runs(tensorboard):
-    tracker = ExperimentTracker("live", root=tensorboard.root, auto_log=False)
-    run = tracker.start_run("loop", config={"lr": 0.1})
-    name = os.path.join("live", "loop", "tensorboard")
+def test_a_write_that_failed_is_marked_anew_as_going_back(tmp_path):
+    resource = pytest.importorskip("resource", reason="no file size limits on this system")
+    backend = begin(tmp_path, "1111")
+    backend.log_batch([row(step, loss=step) for step in range(10)])
+    later = [{**row(step, loss=-step), "attempt": 2} for step in range(5, 50)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            backend.log_batch(later)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    backend.log_batch(later)
+    backend.close()
+    assert steps_shown_by_python(tmp_path / "p" / "r") == list(range(50))
 
-    def shown():
-        if "loss" not in tensorboard.ask("plugin/scalars/tags").get(name, {}):
-            return []
-        return tensorboard.ask("plugin/scalars/scalars", run=name, tag="loss")
 
-    seen = []
-    for step in range(0, 300, 100):
-        for further in range(100):
-            run.log_metrics({"loss": 1.0 / (step + further + 1)}, step=step + further)
-        points = tensorboard.wait_for(shown, lambda points, n=step + 100: len(points) >= n)
-        seen.append([point[1] for point in points])
-    assert run.status == "running"
-    assert seen == [list(range(100)), list(range(200)), list(range(300))]
-    run.log_metrics({"loss": 0.0}, step=300)
-    tracker.finish()
-    points = tensorboard.wait_for(shown, lambda points: len(points) > 300)
-    assert [(step, value) for _, step, value in points] == [
-        (step, float32(1.0 / (step + 1)) if step < 300 else 0.0) for step in range(301)
-    ]
+def steps_shown_by_python(folder):
+    """Steps of ``loss`` that TensorBoard's reader in Python shows of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return [event.step for event in accumulator.Scalars("loss")]
+
+
+def test_several_attempts_in_one_stream_show_each_step_once(tmp_path):
+    backend = begin(tmp_path, "1111")
+    rows = [row(step, loss=step) for step in range(10)]
+    rows += [{**row(step, loss=step), "attempt": 2} for step in range(5, 12)]
+    rows += [{**row(step, loss=step), "attempt": 3} for step in range(7, 9)]
+    backend.log_batch(rows)
+    backend.close()
+    assert steps_shown_by_python(tmp_path / "p" / "r") == list(range(9))
+    assert len(points_in(tmp_path / "p" / "r")["loss"]) == 19
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("histogram", b"\0 not JSON"),
+        ("histogram", b'{"counts": []}'),
+        ("text", None),
+        ("csv", b"1"),
+    ],
+)
+def test_files_that_are_not_what_their_type_says_are_left_out(tmp_path, backend_in, kind, content):
+    path = tmp_path / "mine"
+    path.mkdir() if content is None else path.write_bytes(content)
+    backend_in(tmp_path).log_artifact(path, "mine", artifact_type=kind)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_files_written_anew_wait_until_they_are_whole(tmp_path, backend_in):
+    backend = backend_in(tmp_path)
+    folder = tmp_path / "tensorboard"
+    backend.log_batch([row(0, loss=1.0)])
+    with backend.replacing():
+        backend.log_batch([row(0, loss=2.0), row(1, loss=3.0)])
+        assert [value for _, _, value in points_in(folder)["loss"]] == [1.0]
+    assert [value for _, _, value in points_in(folder)["loss"]] == [2.0, 3.0]
+
+
+def test_files_written_anew_that_fail_leave_the_old_ones(tmp_path, backend_in):
+    backend = backend_in(tmp_path)
+    folder = tmp_path / "tensorboard"
+    backend.log_batch([row(0, loss=1.0)])
+    before = sorted(folder.iterdir())
+    with pytest.raises(OSError, match="full"), backend.replacing():
+        backend.log_batch([row(0, loss=2.0)])
+        raise OSError("full")
+    assert sorted(folder.iterdir()) == before
+    assert [value for _, _, value in points_in(folder)["loss"]] == [1.0]
