@@ -275,8 +275,7 @@ class RunWriter:
 
     def _start_backend(self, follower: BackendFollower) -> None:
         summary = self.summary.value
-        follower.call(
-            "start_run",
+        follower.start(
             self.folder.name,
             dict(self.params.value),
             project=self.folder.project,
@@ -291,7 +290,6 @@ class RunWriter:
             rows=0,
             state={},
         )
-        follower.start()
 
     # ------------------------------------------------------------------ writing
 

@@ -327,7 +327,7 @@ class BackendFollower:
     def __init__(
         self, backend: BoundBackend, writer: HistoryWriter, redact: Callable[[str], str] = str
     ) -> None:
-        self.backend = backend
+        self.backend = backend.for_one_run()
         self._redact = redact
         self.tail = Tail(writer)
         self.error: str | None = None
@@ -339,8 +339,9 @@ class BackendFollower:
         # What is waited for, and not the thread: Ctrl-C in a join makes a thread look ended.
         self._done = threading.Event()
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, *args: Any, **known: Any) -> None:
+        """Start the thread, which calls ``start_run`` with these before it gives any row."""
+        self._calls.appendleft((START, functools.partial(self.backend.start_run, *args, **known)))
         name = f"backend {self.backend.name}"
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -370,6 +371,7 @@ class BackendFollower:
     def _run(self) -> None:
         self._follow()
         self._attempt(self.backend.close)
+        self.backend.in_use = False
         self._done.set()
 
     def _follow(self) -> None:

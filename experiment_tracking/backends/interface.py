@@ -6,6 +6,7 @@ likes; beyond their plain arguments it receives by keyword whatever its signatur
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class BackendInterface(ABC):
     """Base of backends; only the three abstract methods must be written.
 
-    Every call comes from the backend's own thread, one at a time. A method may name more
+    Every call comes from a thread of the backend's own, one at a time. A run that is opened while
+    another is open with the same object gets a shallow copy of it. A method may name more
     parameters than here and is then given them by keyword:
 
     - ``start_run``: ``project``, ``run_id``, ``path`` (the run's folder), ``tags``, ``group``,
@@ -164,10 +166,19 @@ class BoundBackend:
     def __init__(self, backend: object, methods: Mapping[str, Callable[..., object]]) -> None:
         self.backend = backend
         self.name: str = getattr(backend, "name", "") or type(backend).__name__
+        self.in_use = False
+        """Whether a run is open with it."""
         self.takes_batches = "log_batch" in methods
         self._log_batch = methods.get("log_batch", _do_nothing)
         for name in _CALLS.keys() - {"log_batch"}:
             setattr(self, name, methods.get(name, _do_nothing))
+
+    def for_one_run(self) -> BoundBackend:
+        """Return this, or a copy while another run is open with it."""
+        if self.in_use:
+            return check_backend(copy.copy(self.backend)).for_one_run()
+        self.in_use = True
+        return self
 
     def __repr__(self) -> str:
         return f"BoundBackend({self.backend!r})"

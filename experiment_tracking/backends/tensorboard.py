@@ -77,6 +77,10 @@ class TensorBoardBackend(BackendInterface):
         self._budget = budget or RowBudget()
         self._reset(None)
 
+    def __copy__(self) -> TensorBoardBackend:
+        # For a further run at the same time: not with this one's files.
+        return TensorBoardBackend(self.log_dir)
+
     def _reset(self, folder: str | os.PathLike[str] | None, run_id: str = "") -> None:
         self._folder = folder
         self._run_id = run_id

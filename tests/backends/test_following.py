@@ -679,3 +679,39 @@ def test_an_end_is_told_once_and_nothing_behind_it(writer):
     follower.end("killed")
     assert follower.wait(10)
     assert backend.calls == [("end", "finished")]
+
+
+def test_runs_that_are_open_at_once_do_not_mix_in_one_object(root):
+    class Named(Recorder):
+        def start_run(self, run_name, config):
+            self.run_name = run_name
+            self.note("start", run_name)
+
+        def log_metrics(self, metrics, step):
+            self.note(self.run_name, step)
+
+    given = Named()
+    options = {"root": root, "use_tensorboard": False, "auto_log": False}
+    with ExperimentTracker("p", backend=given, **options) as tracker:
+        outer = tracker.start_run("outer")
+        outer.log_metrics({"x": 0}, step=0)
+        inner = tracker.start_run("inner", parent=outer)
+        inner.log_metrics({"x": 0}, step=10)
+        outer.log_metrics({"x": 0}, step=1)
+        inner.finish()
+        outer.log_metrics({"x": 0}, step=2)
+    assert [call for call in given.calls if call[0] == "outer"] == [("outer", n) for n in range(3)]
+    assert [call for call in given.calls if call[0] == "inner"] == [("inner", 10)]
+    assert given.run_name == "outer"
+
+
+def test_a_resumed_run_is_begun_before_its_earlier_rows_are_given(root):
+    options = {"root": root, "use_tensorboard": False, "auto_log": False}
+    with ExperimentTracker("p", "r", **options) as tracker:
+        tracker.log_metrics({"x": 0}, step=0)
+    recorder = Recorder()
+    with ExperimentTracker("p", "r", resume="must", backend=recorder, **options) as tracker:
+        tracker.log_metrics({"x": 1}, step=1)
+    assert [call[:2] for call in recorder.calls if call[0] in ("start", "row")] == [
+        ("start", "r"), ("row", 0), ("row", 1),
+    ]  # fmt: skip
