@@ -1,0 +1,694 @@
+"""W&B gets every row once, online or offline, whatever happens on the way; read back as it lies."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiment_tracking.backends import wandb_service
+from experiment_tracking.backends.catalog import Target, is_installed
+from experiment_tracking.backends.interface import check_backend, readable_row
+from experiment_tracking.backends.mirror import Mirror, Orders, read_progress
+from experiment_tracking.backends.wandb import WandbBackend
+from experiment_tracking.backends.wandb_log import WandbLog, find_logs
+from experiment_tracking.errors import BackendError, BackendUnavailableError, MissingPackageError
+from experiment_tracking.folder.check import check
+from experiment_tracking.folder.history import HistoryReader
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.testing import BackendTests, Copy
+
+pytestmark = pytest.mark.skipif(
+    not is_installed("wandb"), reason="pip install 'experiment_tracking[wandb]'"
+)
+
+REPOSITORY = str(Path(__file__).parents[2])
+OWN = ("_step", "_timestamp", "_runtime")
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
+    "3a7e9b550000000a49444154789c6368000000820081"
+    "77cd72b60000000049454e44ae426082"
+)
+
+_started = []
+"""Backends of a test, which are closed behind it; so one that fails leaves nothing to others."""
+
+FOLLOWS = """
+import os, signal, sys
+from experiment_tracking.backends import mirror, wandb
+from experiment_tracking.backends.catalog import Target
+from experiment_tracking.folder.layout import RunFolder
+
+run, mode, dies_in_batch, dies_behind = sys.argv[1:]
+mirror._BATCH_ROWS = 100
+log_batch, batches = wandb.WandbBackend.log_batch, 0
+
+def dying(self, rows):
+    global batches
+    batches += 1
+    dies = batches == int(dies_in_batch)
+    log_batch(self, rows[: len(rows) // 2] if dies and dies_behind == "0" else rows)
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+wandb.WandbBackend.log_batch = dying
+mirror.Mirror(RunFolder(run), Target("wandb", {"mode": mode}, "wandb")).run(follow=False)
+"""
+
+
+LOSES_ITS_CORE = """
+import sys
+from experiment_tracking.backends import wandb_service
+from experiment_tracking.backends.wandb import WandbBackend
+
+run, mode = sys.argv[1:]
+rows = [{"step": step, "time": 1e9, "loss": step} for step in range(100)]
+state = {}
+
+def start():
+    backend = WandbBackend(mode=mode)
+    return backend, backend.start_run("r", {}, project="p", run_id="abc", path=run, state=state)
+
+backend, arrived = start()
+backend.log_batch(rows[:50])
+wandb_service.core.kill()
+try:
+    backend.log_batch(rows[50:])
+except OSError as error:
+    print(type(error).__name__)
+backend, arrived = start()
+backend.log_batch(rows[arrived:])
+backend.end_run("finished")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    """A home and a working folder in which, as among the processes, nothing may be left."""
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(work)
+    yield
+    for backend in _started:
+        backend.close()
+    _started.clear()
+    assert [*home.rglob("*"), *work.rglob("*")] == []
+    assert [p for p in psutil.Process().children() if p.name().startswith("wandb")] == []
+
+
+@pytest.fixture
+def online(wandb_server, monkeypatch):
+    """The stand-in for the service, where W&B is sent."""
+    for name, value in wandb_server.variables().items():
+        monkeypatch.setenv(name, value)
+    return wandb_server
+
+
+def mirror(run, follow=False, orders=None, **options):
+    """Copy a run as the library does; tell how far that came."""
+    target = Target("wandb", options, "wandb")
+    return Mirror(RunFolder(run.path), target, orders=orders).run(follow=follow)
+
+
+def logs(run):
+    return [WandbLog(path) for path in find_logs(os.path.join(run.path, "backends"))]
+
+
+def rows_written(run):
+    return [row.values for log in logs(run) for row in log.rows()]
+
+
+def rows_kept(run):
+    """The rows of the run's history as W&B should have them."""
+    rows = [readable_row(row) for row in HistoryReader(RunFolder(run.path).history()).rows()]
+    renamed = [{"_timestamp" if key == "time" else key: row[key] for key in row} for row in rows]
+    return [{f"metric:{k}" if k == "_step" else k: row[k] for k in row} for row in renamed]
+
+
+def metrics_only(rows):
+    """Rows as they were logged: without figures, and without what W&B adds."""
+    rows = [row for row in rows if not any(key.startswith("figures/") for key in row)]
+    return [{k: row[k] for k in row if k not in ("_step", "_runtime", "figures")} for row in rows]
+
+
+def same(given, found):
+    """Equal row for row; NaN equals itself, and 1.0 is written as 1."""
+
+    def plain(rows):
+        return [{k: repr(float(v)) for k, v in row.items()} for row in rows]
+
+    return plain(given) == plain(found)
+
+
+def picture_of(run):
+    (path,) = Path(run.path, "figures").rglob("*.png")
+    return path.read_bytes()
+
+
+def sync(run, server):
+    """Send the offline folders with W&B's own command; return what the service has then."""
+    folders = sorted(Path(run.path, "backends", "wandb", "wandb").glob("offline-run-*"))
+    command = [str(Path(sys.executable).with_name("wandb")), "sync", *map(str, folders)]
+    environment = {**os.environ, **server.variables(), "WANDB_CACHE_DIR": str(folders[0] / "tmp")}
+    subprocess.run(
+        command, env=environment, cwd=folders[0], check=True, capture_output=True, timeout=60
+    )
+    return server.runs[run.id]
+
+
+# Joining ------------------------------------------------------------------------------------------
+
+
+def test_without_a_login_it_writes_offline_and_says_so_once(capsys, monkeypatch):
+    monkeypatch.setattr(wandb_service, "_told_offline", False)
+    assert [WandbBackend().mode, WandbBackend().mode] == ["offline", "offline"]
+    told = capsys.readouterr().err
+    assert told.count("writes offline") == 1
+    assert "wandb sync" in told
+
+
+def test_a_key_in_the_environment_is_a_login(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert WandbBackend().mode == "online"
+
+
+def test_a_key_in_netrc_is_a_login_for_its_host_alone(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password abc\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert WandbBackend().mode == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert (WandbBackend().mode, wandb_service.key()) == ("online", "abc")
+
+
+def test_the_address_may_stand_in_wandbs_settings(monkeypatch, tmp_path):
+    assert wandb_service.address() == "https://api.wandb.ai"
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org/\n")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    assert wandb_service.address() == "https://wandb.example.org"
+
+
+@pytest.mark.parametrize(
+    ("word", "mode"), [("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")]
+)
+def test_the_mode_may_stand_in_the_environment(monkeypatch, word, mode):
+    monkeypatch.setenv("WANDB_MODE", word)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert WandbBackend().mode == mode
+
+
+def test_a_mode_that_is_given_counts_above_the_environment(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert WandbBackend(mode="offline").mode == "offline"
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(BackendError, match=r"the mode is 'of'\. Allowed are 'online', 'offline'"):
+        WandbBackend(mode="of")
+
+
+def test_online_without_a_login_is_refused_with_what_to_do():
+    with pytest.raises(BackendError, match="wandb login"):
+        WandbBackend(mode="online")
+
+
+def test_a_missing_package_is_told_although_a_folder_has_its_name(monkeypatch, tmp_path):
+    (tmp_path / "other" / "wandb").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "other")])
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delitem(sys.modules, "wandb")
+    with pytest.raises(MissingPackageError, match=r"pip install 'experiment_tracking\[wandb\]'"):
+        WandbBackend()
+
+
+def test_joining_neither_imports_wandb_nor_asks_anyone(monkeypatch):
+    code = (
+        "import sys; from experiment_tracking.backends.wandb import WandbBackend; "
+        "WandbBackend('p', mode='online'); sys.exit('wandb' in sys.modules)"
+    )
+    known = {"PYTHONPATH": REPOSITORY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    known["WANDB_API_KEY"] = "k" * 40
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **known}, check=True)
+
+
+def test_the_connection_is_there_when_the_service_takes_the_key(online):
+    WandbBackend(mode="online").check_connection()
+
+
+def test_a_key_that_is_refused_is_the_callers_mistake(online, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with pytest.raises(BackendError, match="refuses the key"):
+        WandbBackend(mode="online").check_connection()
+
+
+def test_a_service_that_does_not_answer_is_away(online):
+    online.pause()
+    with pytest.raises(BackendUnavailableError, match="does not answer"):
+        WandbBackend(mode="online").check_connection()
+
+
+def test_offline_there_is_nobody_to_ask():
+    WandbBackend(mode="offline").check_connection()
+
+
+# The contract -------------------------------------------------------------------------------------
+
+
+class TestEveryBackendsContract(BackendTests):
+    many_rows = 1_200
+
+    @pytest.fixture(autouse=True)
+    def _nobody_there(self, monkeypatch):
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+
+    def make_backend(self, folder):
+        return WandbBackend(mode="offline")
+
+    def make_unreachable(self, folder):
+        return WandbBackend(mode="online")
+
+    def stored_name(self, name):
+        return f"metric:{name}" if name in ("step", "time", "attempt", "rank") else name
+
+    def stored_status(self, status):
+        return {"finished": 0, "failed": 1, "killed": 255, "crashed": 137}[status]
+
+    def read(self, backend, folder):
+        written = logs(self.run)
+        contents = [log.read() for log in written]
+        kept = {entry["artifact"]: key for key, entry in self.artifacts_kept().items()}
+        files = {kind: {} for kind in ("artifact", "model")}
+        for artifact in [artifact for one in contents for artifact in one.artifacts]:
+            name = kept[artifact.name].partition(":")[2]
+            found = {file.path: Path(file.local_path).read_bytes() for file in artifact.files}
+            files[artifact.type][name] = found
+        last = contents[-1]
+        last.config.pop("_wandb")
+        return Copy(
+            params=last.config,
+            rows=[point for log in written for row in log.rows() for point in self.points(row)],
+            figures=dict(self.figures(written)),
+            artifacts={
+                name if len(found) == 1 else f"{name}/{inner}": content
+                for name, found in files["artifact"].items()
+                for inner, content in found.items()
+            },
+            models=files["model"],
+            tags={tag.partition("=")[0]: tag.partition("=")[2] for tag in last.run.tags},
+            status=last.exit_code,
+        )
+
+    def artifacts_kept(self):
+        return self.run.state.get("artifacts", {})
+
+    def points(self, row):
+        for name, value in row.values.items():
+            if name not in (*OWN, "step", "attempt") and not name.startswith("figures/"):
+                yield row.values["step"], name, value, row.values["_timestamp"]
+
+    def figures(self, written):
+        for log in written:
+            for row in log.rows():
+                for name, value in row.values.items():
+                    if name.startswith("figures/"):
+                        path = Path(log.path).parent / "files" / value["path"]
+                        yield name.removeprefix("figures/"), path.read_bytes()
+
+
+# Offline ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_run(make):
+    """A run with all that a run can have."""
+    tracker = make("digits", config={"net": {"depth": 3, "act": "relu"}, "lr": 0.1, "x.y": None})
+    with tracker.start_run(
+        "first try", tags={"sweep": "a", "fast": "", "long": "x" * 99}, parent="abcdef0123456789"
+    ) as run:
+        run.define_metric("loss", goal="min")
+        picked = random.Random(7)
+        for number in range(2_000):
+            loss = {7: math.nan, 8: math.inf, 9: -math.inf}.get(number, 1 / (number + 1))
+            step = picked.randrange(500) if number % 10 == 0 else number // 2
+            run.log_metrics({"loss": loss, "val/acc@5 (β)": number, "_step": 3}, step=step)
+            if number == 1_000:
+                run.log_image([[0.0, 1.0], [1.0, 0.0]], "val/worst", step=3)
+                run.log_text("hello", "notes")
+        run.log_dict({"a": 1}, "reports/all")
+        run.log_model({"w": [1.0, 2.0]}, "net", metadata={"acc": 0.5})
+        run.set_tags({"sweep": "b"})
+    return run
+
+
+def test_a_run_is_written_whole_offline(full_run):
+    assert mirror(full_run, mode="offline").complete
+    (log,) = logs(full_run)
+    rows = [row.values for row in log.rows()]
+    assert same(rows_kept(full_run), metrics_only(rows))
+    assert [row.step for row in log.rows()] == list(range(len(rows)))
+    found = log.read()
+    assert (found.run.id, found.run.project, found.run.name) == (
+        full_run.id, "digits", "first try",
+    )  # fmt: skip
+    assert found.run.group == "abcdef0123456789"
+    assert found.run.tags == ("sweep=b", "fast", "long=" + "x" * 58 + "…")
+    config = {key: value for key, value in found.config.items() if key != "_wandb"}
+    assert config == {"net": {"depth": 3, "act": "relu"}, "lr": 0.1, "x.y": None}
+    assert [metric.step_metric for metric in found.metrics if metric.glob == "*"] == ["step"]
+    assert found.summary["best/loss"] == -math.inf
+    assert found.summary["max/val/acc@5 (β)"] == 1_999
+    assert (found.exit_code, found.torn, found.problems) == (0, False, [])
+    kinds = {
+        artifact.name.removeprefix(f"run-{full_run.id}-"): artifact for artifact in found.artifacts
+    }
+    assert kinds.keys() == {"notes", "reports-all", "net"}
+    assert (kinds["net"].type, kinds["net"].metadata["acc"]) == ("model", 0.5)
+    (figure,) = [row for row in rows if "figures/val/worst" in row]
+    assert figure["step"] == 3
+    picture = Path(log.path).parent / "files" / figure["figures/val/worst"]["path"]
+    assert picture.read_bytes() == picture_of(full_run)
+    assert check(Path(full_run.path).parents[1]) == []
+
+
+def test_wandbs_own_sync_sends_every_row_once(full_run, wandb_server):
+    mirror(full_run, mode="offline")
+    served = sync(full_run, wandb_server)
+    assert same(rows_kept(full_run), metrics_only(served.rows))
+    assert (served.exit_code, served.complete) == (0, True)
+    assert served.facts["displayName"] == "first try"
+    sent = {name.rpartition("/")[2]: data for name, data in wandb_server.uploads.items()}
+    assert sent["notes.txt"] == b"hello"
+    assert "model.json" in sent
+
+
+def test_a_second_push_changes_nothing(make):
+    with make("p").start_run() as run:
+        run.log_metric("loss", 1.0, step=0)
+    mirror(run, mode="offline")
+    before = {log.path: Path(log.path).read_bytes() for log in logs(run)}
+    assert mirror(run, mode="offline").complete
+    assert {log.path: Path(log.path).read_bytes() for log in logs(run)} == before
+
+
+def test_where_git_stood_is_where_wandb_shows_it(tmp_path):
+    backend = started(tmp_path)
+    backend.log_environment({"git": {"commit": "c0ffee", "remotes": {"origin": "git@x:y"}}})
+    backend.end_run("finished")
+    (log,) = logs(backend.run)
+    assert (log.read().run.git_commit, log.read().run.git_remote) == ("c0ffee", "git@x:y")
+
+
+def started(folder, rows=(), state=None, name="exp7", **options):
+    """A backend with an open run, called as the library does."""
+    path = folder / "root" / "p" / name
+    path.mkdir(parents=True, exist_ok=True)
+    backend = check_backend(WandbBackend(**{"mode": "offline"} | options))
+    _started.append(backend)
+    backend.state = {} if state is None else state
+    backend.run = type("Run", (), {"path": path, "id": f"{name:0<16}"})
+    known = {"project": "p", "run_id": backend.run.id, "path": path, "state": backend.state}
+    backend.arrived = backend.start_run(name, {}, **known, rows=0, attempt=1)
+    if rows:
+        backend.log_batch(rows)
+    return backend
+
+
+def row(step, **metrics):
+    return {"step": step, "time": 1763640000.0 + step, **metrics}
+
+
+def test_figures_that_come_late_take_the_place_of_no_row(tmp_path):
+    backend = started(tmp_path, [row(n, loss=n) for n in range(5)])
+    picture, page = tmp_path / "a.png", tmp_path / "b.html"
+    picture.write_bytes(PNG)
+    page.write_text("<p>hi</p>")
+    backend.log_figure(picture, "a", 1, timestamp=1.0)
+    backend.log_figure(page, "b", None, timestamp=2.0)
+    backend.close()
+    again = started(tmp_path, state=json.loads(json.dumps(backend.state)))
+    assert again.arrived == 5
+    again.log_batch([row(5, loss=5)])
+    again.log_figure(tmp_path / "gone.png", "c", 9, timestamp=3.0)
+    again.end_run("finished")
+    rows = rows_written(again.run)
+    assert [r["_step"] for r in rows] == list(range(9))
+    assert [r["step"] for r in rows] == [0, 1, 2, 3, 4, 1, 4, 5, 9]
+    assert metrics_only(rows) == [
+        {"step": n, "loss": n, "_timestamp": 1763640000.0 + n} for n in range(6)
+    ]
+
+
+def test_of_a_model_that_is_saved_over_and_over_few_versions_are_kept_and_the_last(tmp_path):
+    backend = started(tmp_path)
+    model = tmp_path / "root" / "p" / "exp7" / "models" / "net"
+    model.mkdir(parents=True)
+    for number in range(20):
+        (model / "new").write_text(str(number))
+        os.replace(model / "new", model / "weights")
+        backend.log_model(None, model, name="net", metadata={}, step=number)
+    backend.end_run("finished")
+    versions = [a for log in logs(backend.run) for a in log.read().artifacts]
+    assert [v.metadata["step"] for v in versions] == [0, 19]
+    assert [Path(v.files[0].local_path).read_text() for v in versions] == ["0", "19"]
+
+
+def test_two_names_of_ours_are_never_one_of_wandbs(tmp_path):
+    backend = started(tmp_path)
+    file = tmp_path / "x.txt"
+    for name in ("a/b", "a-b", "a b", "a/b"):
+        file.write_text(name)
+        backend.log_artifact(file, name, artifact_type="text", description=None, step=None)
+    backend.end_run("finished")
+    artifacts = [a for log in logs(backend.run) for a in log.read().artifacts]
+    assert len({a.name for a in artifacts}) == 3
+    assert artifacts[0].name == artifacts[3].name == "run-exp7000000000000-a-b"
+
+
+def test_runs_of_one_process_share_wandbs_own_which_ends_with_the_last(tmp_path):
+    both = [None, None]
+
+    def follow(number):
+        rows = [row(n, loss=number) for n in range(300)]
+        backend = both[number] = started(tmp_path, rows, name=f"run{number}")
+        barrier.wait(30)
+        backend.end_run("finished")
+
+    barrier = threading.Barrier(2)
+    threads = [threading.Thread(target=follow, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, backend in enumerate(both):
+        assert [r["loss"] for r in rows_written(backend.run)] == [number] * 300
+
+
+def test_disabled_it_does_nothing(tmp_path):
+    backend = started(tmp_path, [row(0, loss=1)], mode="disabled")
+    backend.log_artifact(tmp_path, "a")
+    backend.end_run("finished")
+    backend.close()
+    assert backend.arrived is None
+    assert not (tmp_path / "root" / "p" / "exp7" / "backends").exists()
+
+
+def test_wandbs_folder_is_where_wandb_dir_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    backend = started(tmp_path, [row(0, loss=1)])
+    backend.end_run("finished")
+    assert len(find_logs(tmp_path / "elsewhere")) == 1
+
+
+def test_folders_that_were_sent_and_cleaned_up_are_not_written_anew(tmp_path):
+    backend = started(tmp_path, [row(n, loss=n) for n in range(5)])
+    backend.end_run("finished")
+    (log,) = logs(backend.run)
+    for file in sorted(Path(log.path).parent.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    again = started(tmp_path, [row(5, loss=5)], state=backend.state)
+    again.close()
+    assert again.arrived == 5
+    assert [r["_step"] for r in rows_written(again.run)] == [5]
+
+
+def test_a_damaged_folder_is_written_anew(tmp_path):
+    rows = [row(n, loss=n) for n in range(2_000)]
+    backend = started(tmp_path, rows)
+    backend.end_run("finished")
+    (log,) = logs(backend.run)
+    data = bytearray(Path(log.path).read_bytes())
+    data[len(data) // 2] ^= 1
+    Path(log.path).write_bytes(data)
+    again = started(tmp_path, state=backend.state)
+    assert again.arrived == 0
+    again.log_batch(rows)
+    again.end_run("finished")
+    assert [r["_step"] for r in rows_written(again.run)] == list(range(2_000))
+
+
+def test_a_row_that_broke_off_a_batch_is_not_preceded_twice(tmp_path):
+    backend = started(tmp_path)
+    broken = row(3, **{"\ud800": 1.0})
+    batch = [row(0, a=0), row(1, a=1), row(2, a=2), broken, row(4, a=4)]
+    for given in (batch, batch[:2], batch[2:3]):
+        if len(given) == 5:
+            with pytest.raises(BackendError):
+                backend.log_batch(given)
+        else:
+            backend.log_batch(given)
+    backend.log_batch(batch[4:])
+    backend.end_run("finished")
+    assert [r["a"] for r in rows_written(backend.run)] == [0, 1, 2, 4]
+
+
+# Killed -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_run(make):
+    with make("p", config={"lr": 0.1}).start_run("r") as run:
+        for step in range(1_000):
+            run.log_metrics({"loss": 1 / (step + 1), "acc": step}, step=step)
+            if step == 500:
+                run.log_text("hello", "notes")
+    return run
+
+
+def follow_and_die(run, mode, batch, behind):
+    words = [sys.executable, "-c", FOLLOWS, run.path, mode, str(batch), str(behind)]
+    # Without pipes: W&B's own process outlives the killed one, and would hold them open.
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # They leave what they keep in the folder for temporary files.
+    known = {"PYTHONPATH": REPOSITORY, "TMPDIR": str(Path(run.path).parents[2])}
+    done = subprocess.run(words, env={**os.environ, **known}, timeout=60, **quiet)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_killed_twice_offline_the_folders_have_every_row_once(long_run, wandb_server):
+    follow_and_die(long_run, "offline", 4, 0)
+    follow_and_die(long_run, "offline", 3, 1)
+    assert mirror(long_run, mode="offline").complete
+    assert len(logs(long_run)) > 1
+    assert same(rows_kept(long_run), metrics_only(rows_written(long_run)))
+    served = sync(long_run, wandb_server)
+    assert same(rows_kept(long_run), metrics_only(served.rows))
+    assert served.exit_code == 0
+    assert b"hello" in wandb_server.uploads.values()
+
+
+def test_killed_twice_online_the_service_has_every_row_once(long_run, online):
+    follow_and_die(long_run, "online", 4, 0)
+    follow_and_die(long_run, "online", 3, 1)
+    assert mirror(long_run, mode="online").complete
+    served = online.runs[long_run.id]
+    assert same(rows_kept(long_run), metrics_only(served.rows))
+    assert [r["_step"] for r in served.rows] == list(range(1_000))
+    assert served.exit_code == 0
+    assert b"hello" in online.uploads.values()
+
+
+# Online -------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_whole_online_and_leaves_nothing_here(full_run, online):
+    progress = mirror(full_run, mode="online")
+    served = online.runs[full_run.id]
+    assert progress.complete
+    assert progress.url == f"{online.url}/ann/digits/runs/{full_run.id}"
+    assert same(rows_kept(full_run), metrics_only(served.rows))
+    assert served.config["net"] == {"depth": 3, "act": "relu"}
+    assert served.summary["best_step/loss"] == 4
+    assert (served.exit_code, served.complete) == (0, True)
+    assert served.facts["tags"] == ["sweep=b", "fast", "long=" + "x" * 58 + "…"]
+    (picture,) = [name for name in served.files if name.endswith(".png")]
+    assert served.files[picture] == picture_of(full_run)
+    kinds = sorted(artifact["artifactTypeName"] for artifact in online.artifacts)
+    assert kinds == ["dict", "model", "text"]
+    assert not Path(full_run.path, "backends", "wandb").exists()
+
+
+def test_a_further_attempt_goes_on_online(make, online):
+    with make("p").start_run("r") as run:
+        run.log_metric("loss", 1.0, step=0)
+    mirror(run, mode="online")
+    with make("p", resume="must").start_run("r") as again:
+        again.log_metric("loss", 2.0, step=0)
+    mirror(again, mode="online")
+    rows = online.runs[run.id].rows
+    assert [(r["_step"], r["loss"], r.get("attempt")) for r in rows] == [
+        (0, 1.0, None),
+        (1, 2.0, 2),
+    ]
+
+
+def test_rows_that_were_given_offline_all_go_to_the_service_once_there_is_one(tmp_path, online):
+    file = tmp_path / "notes.txt"
+    file.write_text("hello")
+    backend = started(tmp_path, [row(n, loss=n) for n in range(5)])
+    backend.log_artifact(file, "notes", artifact_type="text")
+    backend.end_run("finished")
+    again = started(tmp_path, state=backend.state, mode="online")
+    assert again.arrived == 0
+    again.log_batch([row(n, loss=n) for n in range(5)])
+    again.end_run("finished")
+    assert [r["loss"] for r in online.runs[again.run.id].rows] == list(range(5))
+    assert b"hello" in online.uploads.values()
+
+
+def test_a_service_that_goes_and_comes_back_has_everything(tmp_path, online):
+    backend = started(tmp_path, [row(n, loss=n) for n in range(50)], mode="online")
+    online.pause()
+    with pytest.raises(BackendUnavailableError):
+        backend.end_run("finished")
+    online.go_on()
+    backend.log_batch([row(n, loss=n) for n in range(50, 60)])
+    backend.end_run("finished")
+    assert [r["loss"] for r in online.runs[backend.run.id].rows] == list(range(60))
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_when_wandbs_own_process_is_killed_a_new_start_goes_on(tmp_path, online, mode):
+    words = [sys.executable, "-c", LOSES_ITS_CORE, str(tmp_path / "root" / "p" / "r"), mode]
+    known = {"PYTHONPATH": REPOSITORY}
+    done = subprocess.run(words, env={**os.environ, **known}, timeout=60, stdout=subprocess.PIPE)
+    written = [WandbLog(path) for path in find_logs(tmp_path / "root")]
+    found = [row.values["loss"] for log in written for row in log.rows()]
+    if mode == "online":
+        found = [row["loss"] for row in online.runs["abc"].rows]
+    assert found == list(range(100))
+    assert done.stdout == b"ConnectionResetError\n"
+
+
+def test_closed_before_its_end_a_run_is_left_to_go_on(tmp_path, online):
+    backend = started(tmp_path, [row(0, loss=1)], mode="online")
+    backend.close()
+    assert online.runs[backend.run.id].exit_code == 1
+    again = started(tmp_path, state=backend.state, mode="online")
+    assert again.arrived == 1
+    again.end_run("killed")
+    assert online.runs[backend.run.id].exit_code == 255
+
+
+def test_a_run_is_followed_while_it_is_written(make, online):
+    orders = Orders()
+    with make("p").start_run("r") as run:
+        run.log_metric("loss", 1.0, step=0)
+        options = {"follow": True, "orders": orders, "mode": "online"}
+        follower = threading.Thread(target=mirror, args=(run,), kwargs=options)
+        follower.start()
+        run.log_metric("loss", 2.0, step=1)
+    follower.join(60)
+    assert read_progress(RunFolder(run.path), "wandb").complete
+    assert [r["loss"] for r in online.runs[run.id].rows] == [1.0, 2.0]
