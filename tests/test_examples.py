@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from experiment_tracking import ExperimentRegistry
+from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.layout import ROOT_VARIABLE, is_root
 
@@ -22,9 +23,9 @@ NOTEBOOK = EXAMPLES / "compare_runs.ipynb"
 CONFIGS = ("small", "wide", "wide-slow", "deep")
 
 
-def environment(root):
+def environment(root, first=""):
     ours = {name for name in os.environ if name.startswith("EXPERIMENT_TRACKING_")}
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    paths = [str(first), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return {name: value for name, value in os.environ.items() if name not in ours} | {
         ROOT_VARIABLE: str(root),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -33,11 +34,11 @@ def environment(root):
     }
 
 
-def run_example(script, folder, root, *arguments):
+def run_example(script, folder, root, *arguments, path=""):
     done = subprocess.run(
         [sys.executable, EXAMPLES / script, *arguments],
         cwd=folder,
-        env=environment(root),
+        env=environment(root, path),
         capture_output=True,
         text=True,
         timeout=240,
@@ -153,6 +154,33 @@ def test_the_jax_loop_trains_and_keeps_its_tree_of_weights(tmp_path):
     assert run.status == "finished"
     assert list(run.history()["step"]) == [0, 1]
     assert [layer["w"].shape for layer in run.load_model()] == [(64, 128), (128, 64), (64, 10)]
+    assert check(root) == []
+
+
+def test_the_mirrored_run_is_whole_wherever_a_package_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "runs"
+    run_example("mirrored_training.py", tmp_path, root)
+    run = ExperimentRegistry(root).get("digits/mirrored")
+    installed = {name for name in ("mlflow", "wandb") if is_installed(name)}
+    assert {name for name, state in run.mirrors.items() if state["complete"]} == installed
+    assert (tmp_path / "mlflow.db").exists() == ("mlflow" in installed)
+    assert run.value("val/accuracy") > 0.85
+    assert check(root) == []
+
+
+def test_the_mirrored_run_needs_no_service(tmp_path):
+    folder = tmp_path / "without"
+    folder.mkdir()
+    # An entry of None is how Python itself notes that a module is not to be had.
+    (folder / "sitecustomize.py").write_text(
+        "import sys; sys.modules.update(mlflow=None, wandb=None)"
+    )
+    root = tmp_path / "runs"
+    run_example("mirrored_training.py", tmp_path, root, path=folder)
+    run = ExperimentRegistry(root).get("digits/mirrored")
+    assert (run.status, run.mirrors) == ("finished", {})
     assert check(root) == []
 
 

@@ -95,8 +95,8 @@ class MLflowBackend(BackendInterface):
     ----------
     tracking_uri
         ``http://…``, ``https://…``, ``sqlite:///…``, ``databricks``, or a folder, in which a
-        database ``mlflow.db`` is made with the files beside it. By default
-        ``$MLFLOW_TRACKING_URI``, else the folder ``./mlruns``.
+        database ``mlflow.db`` is made. A database's files stand beside it in ``mlartifacts``. By
+        default ``$MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``, as MLflow's own.
     experiment_name
         By default the run's project. It is made where there is none.
 
@@ -237,7 +237,8 @@ class MLflowBackend(BackendInterface):
         self._mlflow_id = self._state["run_id"] = run.info.run_id
         if self._address.startswith("http"):
             page = f"#/experiments/{self._experiment_id}/runs/{self._mlflow_id}"
-            self._state["url"] = f"{public(self._address)}/{page}"
+            # Without it MLflow shows its pages for language models, on which a run has no place.
+            self._state["url"] = f"{public(self._address)}/{page}?workflowType=machine_learning"
         self._params: dict[str, str] = dict(run.data.params)
         self._tags: dict[str, str] = dict(run.data.tags)
         kinds = {"metric": run.data.metrics, "param": self._params, "tag": self._tags, "file": ()}

@@ -38,7 +38,7 @@ from experiment_tracking.backends.mlflow_service import (
     say_once,
     to_address,
 )
-from experiment_tracking.errors import MissingPackageError
+from experiment_tracking.errors import BackendUnavailableError, MissingPackageError
 from experiment_tracking.folder.values import to_plain
 
 _BEST = "best"
@@ -117,7 +117,7 @@ def set_experiment_from_config(cfg: Any) -> Any:
     if section is None:
         return None
     address = _address(section)
-    check_answers(address)
+    _check_answers(address)
     mlflow = import_mlflow()
     mlflow.set_tracking_uri(address)
     name = _get(section, "experiment_name") or "Default"
@@ -159,7 +159,7 @@ def start_run_with_config(
     names = (run_name, _get(section, "run_name"), _get(run_cfg, "run_name"), _get(run_cfg, "name"))
     name = next(filter(None, names), None)
     run = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
-    if _get(section, "log_artifacts", True) is False:
+    if _is_off(_get(section, "log_artifacts", True)):
         _without_artifacts.add(run.info.run_id)
     log_common_tags(cfg, run_cfg)
     return _with_right_end(mlflow, run)
@@ -320,7 +320,8 @@ def _register_folder(client: Any, run_id: str, model_uri: str, name: str) -> Any
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(name, source=model_uri, run_id=run_id)
+    # Not waited for, nor told that it is: there is nothing to be copied.
+    return client.create_model_version(name, source=model_uri, run_id=run_id, await_creation_for=0)
 
 
 # The config ---------------------------------------------------------------------------------------
@@ -329,12 +330,29 @@ def _register_folder(client: Any, run_id: str, model_uri: str, name: str) -> Any
 def _enabled(cfg: Any) -> Any:
     """Return the section ``mlflow``, None where nothing is to be done."""
     section = _get(cfg, "mlflow")
-    if section is None or not _get(section, "enabled", False):
+    if section is None:
+        say_once("the config has no section 'mlflow', so nothing is sent to MLflow.")
+        return None
+    if _is_off(_get(section, "enabled", False)):
         say_once("mlflow.enabled is not true in the config, so nothing is sent to MLflow.")
         return None
     if not is_mlflow_available():
         raise MissingPackageError("mlflow.enabled", "mlflow", "'experiment_tracking[mlflow]'")
     return section
+
+
+def _is_off(value: Any) -> bool:
+    """Tell whether a switch is off; one from a command line or the environment is a text."""
+    return str(value).strip().lower() in ("false", "no", "off", "0", "none", "")
+
+
+def _check_answers(address: str) -> None:
+    try:
+        check_answers(address)
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(
+            f"{error}. Start it, correct mlflow.tracking_uri, or set mlflow.enabled to false."
+        ) from None
 
 
 def _address(section: Any) -> str:

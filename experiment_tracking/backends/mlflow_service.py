@@ -65,25 +65,31 @@ def to_address(tracking_uri: str | os.PathLike[str] | None) -> str:
     """
     if not isinstance(tracking_uri, str | os.PathLike | None):
         raise BackendError(f"tracking_uri is {tracking_uri!r:.80}. Write {_ALLOWED}.")
-    given = os.fspath(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "")
-    if not given:
-        return _database_in("mlruns")
+    if tracking_uri:
+        return _to_address(os.fspath(tracking_uri), "tracking_uri")
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    if variable:
+        return _to_address(variable, "MLFLOW_TRACKING_URI")
+    return _database_in(".")  # where `mlflow ui` looks, if nobody tells it otherwise
+
+
+def _to_address(given: str, what: str) -> str:
     scheme = given.partition(":")[0] if ":" in given else ""
     if given == "databricks" or given.startswith("databricks://"):
         return given
     if scheme in ("http", "https"):
-        return _checked_http(given)
+        return _checked_http(given, what)
     if scheme == "sqlite":
-        return _absolute_sqlite(given)
+        return _absolute_sqlite(given, what)
     if scheme == "file":
-        return _from_folder(_path_of(given), given)
+        return _from_folder(_path_of(given, what), given, what)
     if len(scheme) > 1 and os.sep not in scheme:  # one letter is a drive of Windows
         hint = f" Did you mean 'http://{given}'?" if "://" not in given else ""
-        raise BackendError(f"tracking_uri is {public(given)!r}. Write {_ALLOWED}.{hint}")
-    return _from_folder(given, given)
+        raise BackendError(f"{what} is {public(given)!r}. Write {_ALLOWED}.{hint}")
+    return _from_folder(given, given, what)
 
 
-def _checked_http(given: str) -> str:
+def _checked_http(given: str, what: str) -> str:
     try:
         parts = urlsplit(given)
         named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -91,38 +97,36 @@ def _checked_http(given: str) -> str:
         named = False
     if not named or any(char.isspace() for char in given):
         raise BackendError(
-            f"tracking_uri {public(given)!r} names no server. Write it as 'http://localhost:5000'."
+            f"{what} {public(given)!r} names no server. Write it as 'http://localhost:5000'."
         )
     return given.rstrip("/")
 
 
-def _absolute_sqlite(given: str) -> str:
+def _absolute_sqlite(given: str, what: str) -> str:
     path, mark, query = given.removeprefix(_SQLITE).partition("?")
     if not given.startswith(_SQLITE) or path in ("", ":memory:") or path.endswith("/"):
         raise BackendError(
-            f"tracking_uri {given!r} names no file. Write 'sqlite:///mlflow.db', or with an "
+            f"{what} {given!r} names no file. Write 'sqlite:///mlflow.db', or with an "
             "absolute path 'sqlite:////home/ann/mlflow.db'."
         )
     return f"{_SQLITE}{os.path.abspath(path)}{mark}{query}"
 
 
-def _path_of(given: str) -> str:
+def _path_of(given: str, what: str) -> str:
     from urllib.request import url2pathname
 
     parts = urlsplit(given)
     if parts.netloc not in ("", "localhost"):
         raise BackendError(
-            f"tracking_uri {given!r} names a folder of another machine. Write 'file:./mlruns', or "
+            f"{what} {given!r} names a folder of another machine. Write 'file:./mlruns', or "
             "with an absolute path 'file:///home/ann/mlruns'."
         )
     return url2pathname(parts.path) or "mlruns"
 
 
-def _from_folder(folder: str, given: str) -> str:
+def _from_folder(folder: str, given: str, what: str) -> str:
     if os.path.isfile(folder):
-        raise BackendError(
-            f"tracking_uri {given!r} is a file. Write a database as {_SQLITE + folder!r}."
-        )
+        raise BackendError(f"{what} {given!r} is a file. Write a database as {_SQLITE + folder!r}.")
     address = _database_in(folder)
     say_once(
         f"MLflow has closed its file store, so runs sent to {given} go into a database there. "
@@ -192,7 +196,8 @@ def check_answers(address: str) -> None:
         elif address.startswith("http"):
             _ask(address)
     except (OSError, HTTPException) as error:
-        raise BackendUnavailableError(_away(address, error)) from error
+        # Not "from error": the reason is in the message, and sixty lines of urllib hide it.
+        raise BackendUnavailableError(_away(address, error)) from None
 
 
 def _try_folder(folder: str) -> None:
@@ -325,7 +330,7 @@ def _files_of(address: str) -> str | None:
     from pathlib import Path
 
     folder = database_folder(address)
-    return None if folder is None else Path(folder, "artifacts").as_uri()
+    return None if folder is None else Path(folder, "mlartifacts").as_uri()
 
 
 def follow_quietly() -> None:
@@ -379,12 +384,23 @@ def _translated(address: str, what: str, error: Exception) -> Exception:
 
 
 def _away(address: str, error: Exception) -> str:
-    return f"MLflow at {public(address)} does not answer: {_plain(address, error)}"
+    return f"MLflow at {public(address)} does not answer: {_plain(address, _beneath(error))}"
 
 
-def _plain(address: str, error: Exception) -> str:
+def _beneath(error: BaseException) -> BaseException:
+    """Return what the system said: MLflow, requests and urllib3 wrap it in ever more words."""
+    beneath, inner = error, error.__cause__ or error.__context__
+    while inner is not None:
+        beneath = inner if isinstance(inner, OSError) else beneath
+        inner = inner.__cause__ or inner.__context__
+    return beneath
+
+
+def _plain(address: str, error: BaseException) -> str:
     """Return an error's words on one line, without the login that MLflow repeats in them."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    # "Connection refused" rather than "[Errno 111] Connection refused"; with a file, both.
+    told = getattr(error, "strerror", None) if getattr(error, "filename", None) is None else None
+    text = " ".join(str(told or error).split()) or type(error).__name__
     return text.replace(address, public(address))[:500]
 
 
