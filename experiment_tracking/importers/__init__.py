@@ -1,1 +1,1 @@
-"""Runs of other trackers as run folders; :mod:`.imported` says how an importer is made."""
+"""Runs of other trackers as run folders; :mod:`.found` says how an importer is made."""

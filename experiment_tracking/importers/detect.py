@@ -58,7 +58,7 @@ def to_path(source: str) -> str:
         )
     else:
         path = source
-    path = os.path.abspath(os.path.expanduser(path or ""))
+    path = os.path.realpath(os.path.expanduser(path or ""))  # no link is followed below it
     if not os.path.exists(path):
         raise NotFoundError(f"There is nothing at {path}.")
     return path
@@ -148,5 +148,5 @@ def _nothing_at(path: str, kind: str | None) -> str:
     return (
         f"There is nothing to import at {path}. Looked for: an MLflow store (mlruns/ or a sqlite "
         "file), offline W&B folders, Ray Tune results, Lightning's version_N folders, TensorBoard "
-        "event files. A CSV has to be named."
+        "event files. A CSV has to be named, or asked for by --kind csv."
     )

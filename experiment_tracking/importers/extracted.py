@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import weakref
 
-from experiment_tracking.importers.imported import FoundFile
+from experiment_tracking.importers.found import FoundFile
 
 
 class ExtractedFiles(list[FoundFile]):

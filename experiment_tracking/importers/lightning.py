@@ -11,17 +11,20 @@ from typing import Any
 
 from experiment_tracking.importers import tensorboard_events
 from experiment_tracking.importers.csv_rows import table_run
-from experiment_tracking.importers.imported import (
+from experiment_tracking.importers.found import (
     FoundFile,
     FoundRun,
     Options,
     Unreadable,
+    reason_of,
     to_iso,
 )
+from experiment_tracking.importers.source_files import is_regular, only_regular
 
 KIND = "lightning"
 
 _VERSION = re.compile(r"version_\d+")
+_MOST_PARAMS = 100_000
 _METRICS, _HPARAMS = "metrics.csv", "hparams.yaml"
 
 
@@ -30,8 +33,8 @@ def recognizes(path: str) -> bool:
     if not os.path.isdir(path):
         return False
     numbered = _VERSION.fullmatch(os.path.basename(os.path.abspath(path))) is not None
-    has_hparams = os.path.isfile(os.path.join(path, _HPARAMS))
-    if os.path.isfile(os.path.join(path, _METRICS)):
+    has_hparams = is_regular(os.path.join(path, _HPARAMS))
+    if is_regular(os.path.join(path, _METRICS)):
         return numbered or has_hparams
     # TensorBoard's logger leaves the params here, too, and event files in place of the table.
     return has_hparams and tensorboard_events.recognizes(path)
@@ -41,7 +44,7 @@ def runs(path: str, options: Options) -> Iterator[FoundRun | Unreadable]:
     """Yield the run of one version."""
     path = os.path.abspath(path)
     table = os.path.join(path, _METRICS)
-    if os.path.isfile(table):
+    if is_regular(table):
         found = FoundRun(KIND, path, path, "", "")
         found.ended_at = to_iso(os.stat(table).st_mtime)
         table_run(found, table, options)
@@ -76,7 +79,7 @@ def _oldest(path: str) -> str | None:
 
 def _hparams(path: str, found: FoundRun) -> dict[str, Any]:
     file = os.path.join(path, _HPARAMS)
-    if not os.path.isfile(file):
+    if not os.path.lexists(file):
         return {}
     try:
         yaml = import_module("yaml")
@@ -84,12 +87,27 @@ def _hparams(path: str, found: FoundRun) -> dict[str, Any]:
         found.not_carried.append("hparams.yaml: reading it needs PyYAML. Run: pip install pyyaml")
         return {}
     try:
-        with open(file, encoding="utf-8") as text:
+        with open(file, encoding="utf-8", opener=only_regular) as text:
             params = yaml.load(text, _tagless(yaml))  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        found.not_carried.append(f"hparams.yaml: it cannot be read ({error})")
+        _check_size(params)
+    except Exception as error:  # RecursionError and what else YAML can be made to raise
+        found.not_carried.append(f"hparams.yaml: it cannot be read ({reason_of(error)})")
         return {}
     return params if isinstance(params, dict) else {"hparams": params} if params else {}
+
+
+def _check_size(params: Any) -> None:
+    """Refuse few lines of YAML that name each other until they are millions of values."""
+    left, number = [params], 0
+    while left:
+        value = left.pop()
+        number += 1
+        if number > _MOST_PARAMS:
+            raise ValueError(f"it holds more than {_MOST_PARAMS:,} values")
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            left.extend(value)
 
 
 def _tagless(yaml: Any) -> Any:

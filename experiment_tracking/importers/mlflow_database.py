@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from experiment_tracking.importers.imported import Unreadable
+from experiment_tracking.importers.found import Unreadable, reason_of
 from experiment_tracking.importers.mlflow_run import (
     Point,
     StoredModel,
@@ -15,6 +15,7 @@ from experiment_tracking.importers.mlflow_run import (
     local_path,
     own_artifacts,
 )
+from experiment_tracking.importers.source_files import only_regular
 
 _MAGIC = b"SQLite format 3\0"
 _NEAR = ("", "mlruns", "mlartifacts")
@@ -24,12 +25,15 @@ _NEAR = ("", "mlruns", "mlartifacts")
 def is_store(path: str) -> bool:
     """Tell whether a file is a sqlite store of MLflow's."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=only_regular) as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 return False
-        return {"experiments", "runs", "metrics", "params", "tags"} <= _Database(path).tables
     except OSError:
         return False
+    try:
+        return {"experiments", "runs", "metrics", "params", "tags"} <= _Database(path).tables
+    except OSError:  # locked, or damaged; whoever reads it says so
+        return "mlflow" in os.path.basename(path)
 
 
 def stored_runs(path: str, *, deleted: bool) -> Iterator[StoredRun | Unreadable]:
@@ -51,15 +55,23 @@ def stored_runs(path: str, *, deleted: bool) -> Iterator[StoredRun | Unreadable]
             run.versions = versions.get(run.id, {})
             run.models = models.get(run.id, [])
             yield run
-        except (OSError, ValueError) as error:
-            yield Unreadable(f"{path}: run {row['run_uuid']}", str(error))
+        except Exception as error:
+            yield Unreadable(f"{path}: run {row['run_uuid']}", reason_of(error))
 
 
 _RUNS = """
-SELECT runs.*, experiments.name AS experiment, experiments.lifecycle_stage AS experiment_stage
+SELECT runs.run_uuid, runs.name, runs.experiment_id, runs.status, runs.start_time, runs.end_time,
+    runs.user_id, runs.artifact_uri, runs.source_name, runs.source_version, runs.lifecycle_stage,
+    experiments.name AS experiment, experiments.lifecycle_stage AS experiment_stage
 FROM runs LEFT JOIN experiments ON experiments.experiment_id = runs.experiment_id
 ORDER BY runs.experiment_id, runs.start_time
 """
+_ADVICE = {
+    "locked": "; try again when the program that writes it is done",
+    "no such column": "; this is an old store. Run: mlflow db upgrade sqlite:///{path}",
+    "malformed": "; what is whole in it: sqlite3 {path} .recover | sqlite3 whole.db",
+}
+"""What to do, by a word in sqlite's message."""
 _POINTS = """
 SELECT timestamp, step, key, value, {is_nan} AS is_nan FROM metrics
 WHERE run_uuid = ? AND key {like} 'system/%' ORDER BY timestamp, step, rowid
@@ -80,7 +92,9 @@ class _Database:
         self._connection = self._open("mode=ro")
         try:
             self.tables = self._names("SELECT name FROM sqlite_master WHERE type = 'table'")
-        except OSError:
+        except OSError as error:
+            if "locked" in str(error):
+                raise
             # A write-ahead log wants a file beside it, and perhaps nothing may be written here.
             # Without that log a database is whole only if nothing is in it.
             if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
@@ -95,7 +109,7 @@ class _Database:
         try:
             connection = sqlite3.connect(uri, uri=True)
         except sqlite3.Error as error:
-            raise OSError(f"{self._path}: {error}") from error
+            raise self._unanswered(error) from error
         connection.row_factory = sqlite3.Row
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         return connection
@@ -110,8 +124,13 @@ class _Database:
         """
         try:
             yield from self._connection.execute(question, values)
-        except sqlite3.Error as error:
-            raise OSError(f"{self._path}: {error}") from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message may quote damaged names
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: Exception) -> OSError:
+        text = str(error)
+        advice = next((_ADVICE[word] for word in _ADVICE if word in text), "")
+        return OSError(f"{self._path}: {text}{advice.format(path=self._path)}")
 
     def _names(self, question: str) -> set[str]:
         return {row[0] for row in self.ask(question)}

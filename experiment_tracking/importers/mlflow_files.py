@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from experiment_tracking.errors import DamagedError
-from experiment_tracking.importers.imported import Unreadable
+from experiment_tracking.importers.found import Unreadable, reason_of
 from experiment_tracking.importers.mlflow_meta import Meta, parse_meta
 from experiment_tracking.importers.mlflow_run import (
     SYSTEM_PREFIX,
@@ -18,6 +18,7 @@ from experiment_tracking.importers.mlflow_run import (
     local_path,
     own_artifacts,
 )
+from experiment_tracking.importers.source_files import is_folder, is_regular, only_regular
 
 _STATUSES = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 _META = "meta.yaml"
@@ -32,7 +33,8 @@ def is_store(folder: str) -> bool:
 
 def _holds(folder: str, key: str) -> bool:
     try:
-        with open(os.path.join(folder, _META), encoding="utf-8", errors="replace") as file:
+        path = os.path.join(folder, _META)
+        with open(path, encoding="utf-8", errors="replace", opener=only_regular) as file:
             return any(line.startswith(key) for line in file.read(8192).splitlines())
     except OSError:
         return False
@@ -54,7 +56,9 @@ def stored_runs(place: str, *, deleted: bool) -> Iterator[StoredRun | Unreadable
 def _folders(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return sorted(e.path for e in entries if e.is_dir() and e.name[0] != ".")
+            return sorted(
+                e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name[0] != "."
+            )
     except OSError:
         return []
 
@@ -62,7 +66,7 @@ def _folders(path: str) -> list[str]:
 def _read(folder: str) -> Meta:
     path = os.path.join(folder, _META)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=only_regular) as file:
             return parse_meta(file.read())
     except (DamagedError, UnicodeDecodeError) as error:
         raise DamagedError(f"{path}: {error}") from error
@@ -95,15 +99,15 @@ class _Experiment:
                 continue
             try:
                 found.append((folder, _read(folder)))
-            except (OSError, DamagedError) as error:
-                yield Unreadable(folder, str(error))
+            except Exception as error:
+                yield Unreadable(folder, reason_of(error))
         for folder, meta in sorted(found, key=lambda each: _int(each[1].get("start_time")) or 0):
             if meta.get("lifecycle_stage") == "deleted" and not self._deleted:
                 continue
             try:
                 yield self._run(folder, meta)
-            except (OSError, ValueError) as error:
-                yield Unreadable(folder, str(error))
+            except Exception as error:
+                yield Unreadable(folder, reason_of(error))
 
     def _run(self, folder: str, meta: Meta) -> StoredRun:
         run_id = str(meta.get("run_id") or meta.get("run_uuid") or os.path.basename(folder))
@@ -124,9 +128,9 @@ class _Experiment:
             uri,
             _artifacts(folder, run_id, uri),
             lambda system: _points(os.path.join(folder, "metrics"), system, not_carried),
-            _texts(os.path.join(folder, "params")),
-            _texts(os.path.join(folder, "tags")),
-            _texts(os.path.join(self._folder, "tags")),
+            _texts(os.path.join(folder, "params"), not_carried),
+            _texts(os.path.join(folder, "tags"), not_carried),
+            _texts(os.path.join(self._folder, "tags"), not_carried),
             self._models.get(run_id, []),
             self._versions.get(run_id, {}),
             self._datasets(folder),
@@ -142,7 +146,7 @@ class _Experiment:
             model = StoredModel(
                 str(meta.get("name") or os.path.basename(folder)),
                 folder,
-                files if os.path.isdir(files) else None,
+                files if is_folder(files) else None,
             )
             models.setdefault(str(meta.get("source_run_id")), []).append(model)
         return models
@@ -180,7 +184,7 @@ def _int(text: Any) -> int | None:
 def _artifacts(folder: str, run_id: str, uri: str) -> str | None:
     # Beside the run first: a copied tree still names the folder that it was copied from.
     beside = os.path.join(folder, "artifacts")
-    there = os.path.isdir(beside)
+    there = is_folder(beside)
     if there and os.listdir(beside):
         return beside
     experiment = os.path.dirname(folder)
@@ -209,33 +213,56 @@ def _model_versions(root: str) -> dict[str, dict[str, str]]:
 # ---------------------------------------------------------------------- values
 
 
-def _files(folder: str) -> Iterator[tuple[str, str]]:
+def _files(folder: str, not_carried: list[str]) -> Iterator[tuple[str, str]]:
     """Yield name and path of the files below; names with ``/`` lie in folders."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder) if is_folder(folder) else ():
         folders.sort()
-        for name in sorted(names):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in sorted([*names, *links]):
             path = os.path.join(place, name)
-            yield os.path.relpath(path, folder).replace(os.sep, "/"), path
+            inside = os.path.relpath(path, folder).replace(os.sep, "/")
+            if is_regular(path):
+                yield inside, path
+            else:
+                what = os.path.basename(folder)
+                not_carried.append(f"what is no regular file but a link or pipe: {what}/{inside}")
 
 
-def _texts(folder: str) -> dict[str, str]:
+def _texts(folder: str, not_carried: list[str]) -> dict[str, str]:
     texts = {}
-    for name, path in _files(folder):
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+    for name, path in _files(folder, not_carried):
+        with open(
+            path, encoding="utf-8", errors="replace", newline="", opener=only_regular
+        ) as file:
             texts[name] = file.read()
     return texts
 
 
 def _points(folder: str, system: bool, not_carried: list[str]) -> Iterator[Point]:
-    files = [each for each in _files(folder) if each[0].startswith(SYSTEM_PREFIX) == system]
+    # Each file is asked for twice; what is none is noted once.
+    found = _files(folder, [] if system else not_carried)
+    files = [each for each in found if each[0].startswith(SYSTEM_PREFIX) == system]
     # Within a metric the order of equal times and steps is that of the file.
     series = [sorted(_series(*file, not_carried), key=itemgetter(0, 1)) for file in files]
-    return merge(*series, key=itemgetter(0, 1))
+    return merge(*map(_once, series), key=itemgetter(0, 1))
+
+
+def _once(series: list[Point]) -> Iterator[Point]:
+    """Leave out what stands there twice, as in MLflow's database.
+
+    Logging a model appends the newest values of its run again, at their old times.
+    """
+    last = None
+    for point in series:
+        this = point[0], point[1], repr(point[3])  # NaN differs from itself
+        if this != last:
+            yield point
+        last = this
 
 
 def _series(name: str, path: str, not_carried: list[str]) -> Iterator[Point]:
     damaged = False
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace", opener=only_regular) as file:
         for line in file:
             try:
                 milliseconds, value, *more = line.split()

@@ -12,13 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from experiment_tracking.importers.imported import (
+from experiment_tracking.importers.found import (
     FoundFile,
     FoundRow,
     FoundRun,
     git_facts,
     to_iso,
 )
+from experiment_tracking.importers.source_files import is_folder
 
 KIND = "mlflow"
 
@@ -38,6 +39,7 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 """Tags that have a place of their own in a run folder, or only tell of files that are kept."""
 _IMAGE = re.compile(r"(?P<key>.+)[+%]step[+%](?P<step>\d+)[+%]timestamp[+%].+?(?P<suffix>\.\w+)")
+_ID = re.compile(r"[\w-]+")
 _INT = re.compile(r"-?(0|[1-9]\d{0,30})")
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=e))(e[-+]?\d{1,3})?", re.IGNORECASE)
 _WORDS = {
@@ -231,8 +233,9 @@ def own_artifacts(path: str | None, run_id: str) -> str | None:
 
     A store may come from a stranger, and name any folder of ours.
     """
-    owned = path is not None and path.endswith(os.path.join(run_id, "artifacts"))
-    return path if owned and os.path.isdir(path or "") else None
+    if path is None or not is_folder(path) or not _ID.fullmatch(run_id):
+        return None
+    return path if os.path.realpath(path).endswith(os.path.join(run_id, "artifacts")) else None
 
 
 def _artifacts(run: StoredRun, found: FoundRun) -> Iterator[FoundFile]:

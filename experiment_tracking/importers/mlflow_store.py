@@ -6,9 +6,10 @@ layout) and the tables of its sqlite store.
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from experiment_tracking.importers import mlflow_database, mlflow_files
-from experiment_tracking.importers.imported import FoundRun, Options, Unreadable
+from experiment_tracking.importers.found import FoundRun, Options, Unreadable, reading
 from experiment_tracking.importers.mlflow_run import KIND, to_found
 
 __all__ = ["KIND", "recognizes", "runs"]
@@ -27,8 +28,5 @@ def runs(path: str, options: Options) -> Iterator[FoundRun | Unreadable]:
     for run in store.stored_runs(path, deleted=options.deleted):
         if isinstance(run, Unreadable):
             yield run
-            continue
-        try:
-            yield to_found(run)
-        except (OSError, ValueError) as error:
-            yield Unreadable(f"{run.source}: run {run.id}", str(error))
+        else:
+            yield reading(f"{run.source}: run {run.id}", partial(to_found, run))

@@ -6,17 +6,20 @@ Layout: ``ray.tune`` (``result.json`` has one JSON object a line), seen with Ray
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from experiment_tracking.importers.csv_rows import table_run
-from experiment_tracking.importers.imported import (
+from experiment_tracking.importers.found import (
     FoundFile,
     FoundRow,
     FoundRun,
     Options,
     Unreadable,
+    reading,
     to_iso,
 )
+from experiment_tracking.importers.source_files import is_regular, only_regular
 
 KIND = "ray"
 
@@ -42,14 +45,11 @@ def runs(path: str, options: Options) -> Iterator[FoundRun | Unreadable]:
     trials = [path] if _is_trial(path) else _trials(path)
     statuses = _said_statuses(os.path.dirname(trials[0]))
     for trial in trials:
-        try:
-            yield _run(trial, statuses, options)
-        except (OSError, ValueError) as error:
-            yield Unreadable(trial, str(error))
+        yield reading(trial, partial(_run, trial, statuses, options))
 
 
 def _is_trial(path: str) -> bool:
-    has = [os.path.isfile(os.path.join(path, name)) for name in _DERIVED]
+    has = [is_regular(os.path.join(path, name)) for name in _DERIVED]
     return has[0] and any(has[1:])
 
 
@@ -71,12 +71,12 @@ def _said_statuses(experiment: str) -> dict[str, str]:
         entries = state.get("trial_data") or state.get("checkpoints") or []
         trials = [json.loads(e[0] if isinstance(e, list) else e) for e in entries]
         return {str(trial["trial_id"]): str(trial["status"]) for trial in trials}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return {}  # The trials' own files tell nearly as much.
 
 
 def _read(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace", opener=only_regular) as file:
         value = json.load(file)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__}, expected an object.")
@@ -96,7 +96,6 @@ def _run(trial: str, statuses: Mapping[str, str], options: Options) -> FoundRun:
         f"{experiment}/{trial_id}",
         trial_id,
         experiment,
-        params=_read(os.path.join(trial, _PARAMS)),
         group=experiment,
         created_at=to_iso(_start(first) or os.stat(os.path.join(trial, _PARAMS)).st_mtime),
         ended_at=to_iso(last.get("timestamp")),
@@ -104,9 +103,10 @@ def _run(trial: str, statuses: Mapping[str, str], options: Options) -> FoundRun:
         error=error,
         host=str(last.get("hostname") or ""),
     )
+    _take_params(found, os.path.join(trial, _PARAMS), last)
     if tag := last.get("experiment_tag"):
         found.tags = {"experiment_tag": str(tag)}
-    if os.path.isfile(results):
+    if is_regular(results):
         found.rows = _rows(results, found.not_carried)
     else:
         started = found.created_at
@@ -117,6 +117,15 @@ def _run(trial: str, statuses: Mapping[str, str], options: Options) -> FoundRun:
         if name not in _DERIVED and "tfevents" not in name:
             found.files.append(FoundFile(os.path.join(trial, name), name))
     return found
+
+
+def _take_params(found: FoundRun, path: str, last: Mapping[str, Any]) -> None:
+    try:
+        found.params = _read(path)
+    except (OSError, ValueError, RecursionError):
+        config = last.get("config")
+        found.params = config if isinstance(config, dict) else {}
+        found.not_carried.append(f"{_PARAMS}: it cannot be read; params are those of the results")
 
 
 def _start(first: Mapping[str, Any]) -> float | None:
@@ -130,7 +139,7 @@ def _start(first: Mapping[str, Any]) -> float | None:
 def _ends(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the first and the last result; empty where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=only_regular) as file:
             first = file.readline()
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             lines = file.read().splitlines()
@@ -143,7 +152,7 @@ def _ends(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         result = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) else None
 
@@ -151,7 +160,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def _rows(path: str, not_carried: list[str]) -> Iterator[FoundRow]:
     texts: dict[str, None] = {}
     damaged = False
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=only_regular) as file:
         for line in file:
             result = _parse(line)
             if result is None:
@@ -182,7 +191,7 @@ def _flat(result: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", opener=only_regular) as file:
             return file.read()
     except FileNotFoundError:
         return ""

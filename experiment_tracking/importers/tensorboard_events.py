@@ -9,10 +9,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from experiment_tracking.folder.layout import RunFolder
-from experiment_tracking.importers.imported import FoundRun, Options, Unreadable, to_iso
+from experiment_tracking.importers.found import FoundRun, Options, Unreadable, reading, to_iso
 from experiment_tracking.importers.tensorboard_log import TensorBoardLog
 from experiment_tracking.importers.tfrecords import EventFile
 
@@ -44,10 +45,7 @@ def runs(path: str, options: Options) -> Iterator[FoundRun | Unreadable]:
     """
     tree = _Tree(path)
     for place in tree.places():
-        try:
-            yield tree.run(place)
-        except OSError as error:
-            yield Unreadable(tree.path(place), str(error))
+        yield reading(tree.path(place), partial(tree.run, place))
 
 
 class _Tree:

@@ -18,8 +18,8 @@ import orjson
 from experiment_tracking.backends.tensorboard import _tensorboardx
 from experiment_tracking.folder.documents import encode
 from experiment_tracking.importers.extracted import ExtractedFiles, name_with_step
+from experiment_tracking.importers.found import FoundRow
 from experiment_tracking.importers.histograms import to_histogram
-from experiment_tracking.importers.imported import FoundRow
 from experiment_tracking.importers.tfrecords import EventFile
 
 _TEXT_SUFFIX = "/text_summary"  # which torch and tensorboardX put behind a text's name

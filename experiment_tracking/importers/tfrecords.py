@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any, BinaryIO
 
 from experiment_tracking.backends.tensorboard import _tensorboardx
+from experiment_tracking.importers.source_files import only_regular
 
 _HEAD = Struct("<QI")
 _CRC = Struct("<I")
@@ -61,7 +62,7 @@ class EventFile:
     def _records(self) -> Iterator[bytes]:
         self.damaged, self.torn = 0, False
         checksum = _tensorboardx().masked_crc32c
-        with open(self.path, "rb", buffering=_WINDOW_BYTES) as file:
+        with open(self.path, "rb", buffering=_WINDOW_BYTES, opener=only_regular) as file:
             size, position = os.fstat(file.fileno()).st_size, 0
             while head := file.read(_HEAD.size):
                 data = _data_behind(head, file, size - position, checksum)

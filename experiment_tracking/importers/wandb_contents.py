@@ -8,6 +8,7 @@ from experiment_tracking.backends.wandb_log import (
     Contents,
     Environment,
     Exit,
+    MetricDefinition,
     Output,
     Row,
     Run,
@@ -15,11 +16,12 @@ from experiment_tracking.backends.wandb_log import (
     WandbLog,
 )
 from experiment_tracking.folder.values import from_stored
-from experiment_tracking.importers.imported import FoundRow
+from experiment_tracking.importers.found import FoundRow
 from experiment_tracking.importers.wandb_files import WandbFiles, is_medium
 
 _OWN_KEYS = ("_wandb", "_step", "_timestamp", "_runtime")
 _STATISTICS = ("min", "max", "mean", "best", "last", "first", "copy")
+_GOALS = {"min": "minimize", "max": "maximize"}
 _OUR_STATISTICS = ("best", "best_step", "min", "max")
 
 
@@ -54,6 +56,7 @@ class WandbContents:
         self.exit_code: int | None = None
         """Of the last process; None where it was cut off."""
         self.config: dict[str, Any] = {}
+        self.goals: dict[str, str] = {}
         self.files = WandbFiles()
         self.left_out = self.files.left_out
         """What is not carried, and how much of it."""
@@ -114,12 +117,21 @@ class WandbContents:
                 self._axis = definition.step_metric or self._axis
             elif definition.step_metric:
                 self.left_out["axes of single metrics"] += 1
-            self.left_out["goals of metrics"] += bool(definition.goal)
+            self._take_goal(definition)
         for artifact in contents.artifacts:
             self.files.take_artifact(artifact)
         self.left_out["alerts"] += len(contents.alerts)
         self.left_out["damaged places in the log"] += len(contents.problems)
         self.left_out["torn ends of the log"] += contents.torn
+
+    def _take_goal(self, definition: MetricDefinition) -> None:
+        # Newer versions of W&B have no word for it but which value of a metric they keep.
+        kept = [_GOALS[word] for word in definition.summary if word in _GOALS]
+        goal = definition.goal or (kept[0] if len(kept) == 1 else "")
+        if goal and definition.name:
+            self.goals[definition.name] = goal
+        elif goal:
+            self.left_out["goals of metrics by pattern"] += 1
 
     def _take_times(self, contents: Contents) -> None:
         started_at_s = self.run.started_at or 0.0

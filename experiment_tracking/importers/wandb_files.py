@@ -12,8 +12,10 @@ from experiment_tracking.backends.wandb_log import Artifact, ArtifactFile
 from experiment_tracking.folder.documents import encode
 from experiment_tracking.folder.values import to_plain
 from experiment_tracking.importers.extracted import ExtractedFiles, name_with_step
+from experiment_tracking.importers.found import FoundFile
 from experiment_tracking.importers.histograms import to_histogram
-from experiment_tracking.importers.imported import FoundFile
+from experiment_tracking.importers.source_files import is_regular, only_regular, stays_below
+from experiment_tracking.logs import to_params
 
 _READ_ELSEWHERE = (
     "output.log", "requirements.txt", "config.yaml", "wandb-summary.json", "wandb-metadata.json",
@@ -98,7 +100,10 @@ class WandbFiles:
     def keep_json(self, value: Any, name: str, kind: str, step: int | None = None) -> None:
         """Keep a value of the log as a file."""
         try:
-            content = encode(to_plain(value))
+            # A table's columns are data: "token" is a word there. All else is as good as a param.
+            is_data = kind == "table" and step is not None
+            plain = to_plain(value) if is_data else to_params({"": value})[""]
+            content = encode(plain)
         except ValueError as error:
             self.left_out[f"{name}: {error}"] += 1
         else:
@@ -147,24 +152,24 @@ def _kind(value: Any) -> str | None:
 def _below(folder: str, inside: Any) -> str | None:
     """Return the path of a file that a log names, if it is there and below the folder."""
     path = os.path.normpath(os.path.join(folder, inside)) if isinstance(inside, str) else ""
-    return path if path.startswith(folder + os.sep) and os.path.isfile(path) else None
+    return path if stays_below(path, folder) and is_regular(path) else None
 
 
 def _table(path: str) -> list[dict[str, Any]] | None:
     """Read W&B's form of a table; None where it is none, or two columns have one name."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=only_regular) as file:
             table = json.load(file)
         columns = [str(column) for column in table["columns"]]
         rows = [dict(zip(columns, row, strict=True)) for row in table["data"]]
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
     return rows if len(set(columns)) == len(columns) else None
 
 
 def _is_there(file: ArtifactFile) -> bool:
     try:
-        with open(file.local_path, "rb") as content:
+        with open(file.local_path, "rb", opener=only_regular) as content:
             md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
     except (OSError, ValueError):
         return False

@@ -3,17 +3,21 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from experiment_tracking.backends.wandb_log import Run, WandbLog, find_logs
 from experiment_tracking.errors import FormatError
-from experiment_tracking.importers.imported import (
+from experiment_tracking.importers.found import (
     FoundRun,
     Options,
     Unreadable,
     git_facts,
+    reading,
+    reason_of,
     to_iso,
 )
+from experiment_tracking.importers.source_files import is_folder, is_regular, only_regular
 from experiment_tracking.importers.wandb_contents import WandbContents, files_beside
 
 KIND = "wandb"
@@ -21,8 +25,6 @@ KIND = "wandb"
 _LOG = re.compile(r"run-.+\.wandb")
 _RUN_FOLDER = re.compile(r"(offline-)?run-\d+_\d+-.+")
 _REQUIREMENT = re.compile(r"([\w.-]+)==(\S+)")
-_MISREAD = (OSError, ValueError, TypeError, LookupError, AttributeError)
-"""What a log raises whose records are whole and not what W&B writes; FormatError among them."""
 _KILLED = (130, 143, 255)
 """Exit codes of Ctrl-C and of being told to end, as a shell and W&B count them."""
 _CRASHED = (None, 137)
@@ -31,20 +33,23 @@ _CRASHED = (None, 137)
 
 def recognizes(path: str) -> bool:
     """Tell a log, the folder of a run, and the ``wandb`` above it."""
-    name = os.path.basename(path)
     if not os.path.isdir(path):
-        return _LOG.fullmatch(name) is not None
+        return _is_log(path)
     try:
         names = os.listdir(path)
     except OSError:  # not for us to read
         return False
-    return any(_LOG.fullmatch(n) or _is_run_folder(os.path.join(path, n)) for n in names)
+    return any(_is_log(p) or _is_run_folder(p) for p in (os.path.join(path, n) for n in names))
+
+
+def _is_log(path: str) -> bool:
+    return _LOG.fullmatch(os.path.basename(path)) is not None and is_regular(path)
 
 
 def _is_run_folder(path: str) -> bool:
     return (
         _RUN_FOLDER.fullmatch(os.path.basename(path)) is not None
-        and os.path.isdir(path)
+        and is_folder(path)
         and any(map(_LOG.fullmatch, os.listdir(path)))
     )
 
@@ -58,18 +63,17 @@ def runs(path: str, options: Options) -> Iterator[FoundRun | Unreadable]:
     for log in find_logs(path) if os.path.isdir(path) else [os.path.abspath(path)]:
         try:
             run = _first_record(log)
-        except _MISREAD as error:
-            yield Unreadable(log, str(error))
+        except Exception as error:
+            yield Unreadable(log, reason_of(error))
         else:
             logs.setdefault(_identity(run), (run, []))[1].append(log)
     for run, paths in logs.values():
-        try:
-            yield _found(WandbContents(run, paths), paths)
-        except _MISREAD as error:
-            yield Unreadable(paths[0], str(error))
+        yield reading(paths[0], partial(_found, run, paths))
 
 
 def _first_record(path: str) -> Run:
+    if not is_regular(path):
+        raise FormatError(f"{path} is no regular file.")
     for record in WandbLog(path).records():
         if isinstance(record, Run):
             return record
@@ -80,7 +84,8 @@ def _identity(run: Run) -> str:
     return f"{run.entity}/{run.project}/{run.id}"
 
 
-def _found(contents: WandbContents, paths: list[str]) -> FoundRun:
+def _found(first: Run, paths: list[str]) -> FoundRun:
+    contents = WandbContents(first, paths)
     run, status = contents.run, _status(contents.exit_code)
     return FoundRun(
         kind=KIND,
@@ -93,6 +98,7 @@ def _found(contents: WandbContents, paths: list[str]) -> FoundRun:
         tags=_tags(run),
         notes=run.notes,
         group=run.group or None,
+        goals=contents.goals,
         created_at=to_iso(contents.started_at_s),
         ended_at=None if status == "running" else to_iso(contents.ended_at_s),
         status=status,
@@ -143,7 +149,8 @@ def _environment(contents: WandbContents, path: str) -> dict[str, Any]:
 def _packages(path: str) -> dict[str, str]:
     """Read the list of installed packages, by normalised name."""
     try:
-        with open(os.path.join(files_beside(path), "requirements.txt"), encoding="utf-8") as file:
+        listed = os.path.join(files_beside(path), "requirements.txt")
+        with open(listed, encoding="utf-8", opener=only_regular) as file:
             found = map(_REQUIREMENT.match, file.read().splitlines())
     except (OSError, UnicodeDecodeError):
         return {}

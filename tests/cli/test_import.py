@@ -32,9 +32,11 @@ def mlruns(tmp_path):
 
 def test_runs_are_imported_listed_and_left_alone_the_next_time(experiments, root, table):
     code, out, err = experiments("import", table, "--run-column", "seed")
-    assert (code, out) == (0, "curves/a  2 rows, 0 files\ncurves/b  1 rows, 0 files\n")
+    assert (code, out) == (
+        0, "curves/a  2 rows, 1 metric, 0 files\ncurves/b  1 row, 1 metric, 0 files\n",
+    )  # fmt: skip
     assert f"2 runs imported to {root}." in err
-    assert "2 runs: column 'note': it holds text" in err
+    assert "2 runs: times of rows" in err
     assert experiments("ls", "curves", "--columns", "run,loss:min")[1].split()[2:] == [
         "curves/a", "0.25", "curves/b", "0.75",
     ]  # fmt: skip
@@ -62,7 +64,7 @@ def test_project_and_name_can_be_given(experiments, root, table):
 def test_a_dry_run_reads_all_and_writes_nothing(experiments, root, table):
     before = sorted(root.rglob("*"))
     code, out, err = experiments("import", table, "--dry-run")
-    assert (code, out) == (0, "old/curves  3 rows, 0 files\n")
+    assert (code, out) == (0, "old/curves  3 rows, 1 metric, 0 files\n")
     assert "1 run would be imported" in err
     assert "column 'note'" in err
     assert sorted(root.rglob("*")) == before
@@ -70,7 +72,7 @@ def test_a_dry_run_reads_all_and_writes_nothing(experiments, root, table):
 
 def test_a_run_that_cannot_be_read_is_named_and_stops_no_other(experiments, root, mlruns):
     code, out, err = experiments("import", mlruns)
-    assert (code, out) == (1, "old/good  1 rows, 0 files\n")
+    assert (code, out) == (1, "old/good  1 row, 1 metric, 0 files\n")
     assert str(mlruns / "1" / "bad") in err
     assert "1 run could not be imported" in err
     code, out, _ = experiments("import", mlruns, "--json")
@@ -114,3 +116,46 @@ def test_a_root_that_refuses_is_told_for_each_run(experiments, root, table):
     assert f"{table}: " in err
     assert "1 run could not be imported" in err
     (root / "old").unlink()
+
+
+def test_losses_that_differ_in_what_they_quote_are_one_line_and_counts_are_summed(experiments):
+    from experiment_tracking.cli.importing import Losses
+
+    losses = Losses()
+    losses.add(["run name 'a/0': it is 'a-0' here", "alerts: 2", *["traces: they are red"] * 2])
+    losses.add(["run name 'a/1': it is 'a-1' here", "alerts: 3", "column 'x': it is text"])
+    for number in range(2, 100):
+        losses.add([f"run name 'a/{number}': it is 'a-{number}' here", "column 'x': it is text"])
+    assert list(losses.lines()) == [
+        "99 runs: column 'x': it is text",
+        "2 runs: alerts: 5",
+        "1 run: run name 'a/0': it is 'a-0' here",
+        "1 run: run name 'a/1': it is 'a-1' here",
+        "1 run: run name 'a/2': it is 'a-2' here (and 97 others like it)",
+        "1 run: traces: they are red",
+    ]
+
+
+def test_columns_of_params_can_be_named(experiments, root, table):
+    code, _, err = experiments("import", table, "--run-column", "seed", "--params", "loss, step")
+    assert code == 0
+    assert "column 'loss': a param has one value" in err
+    assert RunRecord(root / "curves" / "b").params == {"step": 0, "loss": 0.75, "note": "y"}
+
+
+def test_a_reader_that_fails_in_an_unknown_way_stops_no_other_run(experiments, mlruns, monkeypatch):
+    from experiment_tracking.importers import mlflow_store
+    from experiment_tracking.importers.found import FoundRun
+
+    def broken():
+        raise RecursionError("too deep")
+        yield
+
+    def runs(path, options):
+        yield FoundRun("mlflow", path, "1", "first", "p", broken())
+        yield FoundRun("mlflow", path, "2", "second", "p", [(0, 1.7e9, {"loss": 1.0})])
+
+    monkeypatch.setattr(mlflow_store, "runs", runs)
+    code, out, err = experiments("import", mlruns)
+    assert (code, out) == (1, "p/second  1 row, 1 metric, 0 files\n")
+    assert f"{mlruns}: run 'first': RecursionError: too deep" in err

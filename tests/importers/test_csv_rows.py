@@ -5,7 +5,8 @@ import pytest
 
 from experiment_tracking.errors import InvalidValueError
 from experiment_tracking.importers import csv_rows
-from experiment_tracking.importers.imported import Importer, Options
+from experiment_tracking.importers.found import Options
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.registry.record import RunRecord
 
 
@@ -29,8 +30,8 @@ def points(record):
     return [{name: value for name, value in row.items() if name != "time"} for row in record.rows()]
 
 
-def test_numbers_are_metrics_and_text_is_said_to_be_left_out(bring):
-    (record,) = bring("step,loss,note,acc\n0,0.5,hello,\n2,nan,,0.25\n\n5,1e-3,,-\n")
+def test_numbers_are_metrics_and_other_text_is_said_to_be_left_out(bring, not_carried):
+    (record,) = bring("step,loss,note,acc\n0,0.5,hello,\n2,nan,bye,0.25\n\n5,1e-3,,50%\n")
     assert record.key == "data/results"
     assert points(record) == [
         {"step": 0, "loss": 0.5},
@@ -38,7 +39,22 @@ def test_numbers_are_metrics_and_text_is_said_to_be_left_out(bring):
         {"step": 5, "loss": 1e-3},
     ]
     assert record.created_at == "2020-09-13T12:26:40.000Z"
-    assert "column 'note': it holds text" in record.summary["imported_from"]["not_carried"]
+    assert {"column 'note': 'hello' is no number", "column 'acc': '50%' is no number"} <= {
+        *not_carried(record)
+    }
+
+
+def test_a_text_that_stays_the_same_is_a_param_and_so_are_columns_that_are_named(
+    bring, not_carried
+):
+    table = "Name,opt,lr,seed,loss\na,adam,0.1,7,1\na,adam,0.1,8,2\nb,sgd,0.2,9,3\n"
+    first, second = bring(table, run_column="Name", params=("lr", "seed"))
+    assert first.params == {"opt": "adam", "lr": 0.1}
+    assert second.params == {"opt": "sgd", "lr": 0.2, "seed": 9}
+    assert first.metric_names == ["loss"]
+    assert "column 'seed': a param has one value, this has more" in not_carried(first)
+    with pytest.raises(InvalidValueError, match="--params: there is no column 'nix'"):
+        bring(table, params=("nix",))
 
 
 @pytest.mark.parametrize("name", ["Step", "_step", "global_step", "Iteration", "epoch"])
@@ -58,7 +74,14 @@ def test_any_column_can_be_named_as_that_of_steps_or_times(bring):
 
 @pytest.mark.parametrize(
     "written",
-    ["1700000000", "1700000000000", "1.7e18", "2023-11-14T22:13:20Z", "2023-11-14 23:13:20+01:00"],
+    [
+        "1700000000",
+        "1700000000000",
+        "1.7e18",
+        "2023-11-14T22:13:20Z",
+        "2023-11-14 23:13:20+01:00",
+        "14.11.2023 22:13:20",
+    ],
 )
 def test_times_are_read_however_they_are_written(written, bring):
     (record,) = bring(f"Wall time,Step,Value\n{written},0,1\n")
@@ -85,6 +108,20 @@ def test_separators_quotes_and_marks_are_taken_as_they_come(text, bring):
     assert points(record) == [{"step": 0, "a b": 1.0}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_of_a_spreadsheet_is_read_with_its_commas_in_numbers(encoding, bring):
+    (record,) = bring('step;Größe;n\n0;0,775;1,5e-3\n1;"-2,0";3.5\n'.encode(encoding))
+    assert points(record) == [
+        {"step": 0, "Größe": 0.775, "n": 1.5e-3}, {"step": 1, "Größe": -2.0, "n": 3.5},
+    ]  # fmt: skip
+
+
+def test_a_comma_in_a_number_is_no_point_where_commas_part_the_columns(bring, not_carried):
+    (record,) = bring('step,a,b\n0,"1,000",1\n1,"2,000",2\n')
+    assert record.metric_names == ["b"]
+    assert "column 'a': '1,000' is no number" in not_carried(record)
+
+
 def test_a_compressed_file_is_read(bring):
     (record,) = bring(gzip.compress(b"step,a\n1,2\n"), name="results.csv.gz")
     assert record.name == "results"
@@ -104,6 +141,7 @@ def test_a_file_without_a_header_is_refused(bring):
         bring("")
 
 
-def test_a_header_alone_makes_a_run_without_rows(bring):
-    (record,) = bring("step,a\n")
-    assert record.rows() == []
+@pytest.mark.parametrize("text", ["step,a\n", "step,a\n0,x\n1,y\n"])
+def test_a_file_without_a_number_is_refused(text, bring):
+    with pytest.raises(InvalidValueError, match="no number below its header"):
+        bring(text)

@@ -1,26 +1,22 @@
-import json
-import math
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from experiment_tracking.errors import InvalidNameError
-from experiment_tracking.importers.imported import (
-    FoundFile,
-    FoundRun,
-    Importer,
-    git_facts,
-    to_iso,
-)
+from experiment_tracking.folder.liveness import Heartbeat, Writer
+from experiment_tracking.importers.found import FoundRun, git_facts, to_iso
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
 
 DIES = """
 import os, signal, sys
-from experiment_tracking.importers.imported import FoundRun, Importer
+from experiment_tracking.importers.found import FoundRun
+from experiment_tracking.importers.imported import Importer
 
 def rows():
     for step in range(5000):
@@ -30,21 +26,6 @@ def rows():
 
 Importer(sys.argv[1]).take(FoundRun("csv", "/data", "a", "run", "p", rows()))
 """
-
-
-def found(**known):
-    known = {"rows": [(0, 1.7e9, {"loss": 1.0})], **known}
-    return FoundRun("csv", "/data/a.csv", known.pop("id", "a"), "run", "p", **known)
-
-
-@pytest.fixture
-def take(root):
-    """Import one run; gives it as read back."""
-
-    def take(one=None, **known):
-        return RunRecord(Importer(root).take(one or found(**known)).path)
-
-    return take
 
 
 def test_an_imported_run_reads_like_a_tracked_one(take, root):
@@ -75,37 +56,6 @@ def test_an_imported_run_reads_like_a_tracked_one(take, root):
     assert [each.key for each in ExperimentRegistry(root).list_experiments()] == ["p/run"]
 
 
-def test_numbers_come_back_exactly_and_names_as_a_tracked_run_keeps_them(take):
-    record = take(
-        rows=[
-            (0, 1.7e9, {"loss": math.nan, "time": 2.5, "flag": True, "big": 2**70}),
-            (1, 1.7e9, {"loss": -math.inf, "word": "x", " ": 1.0}),
-        ]
-    )
-    first, second = record.rows()
-    assert first == {
-        "step": 0, "time": 1.7e9, "loss": "NaN", "metric:time": 2.5, "flag": 1, "big": 2.0**70,
-    }  # fmt: skip
-    assert second == {"step": 1, "time": 1.7e9, "loss": "-Infinity"}
-    assert record.summary["imported_from"]["not_carried"] == [
-        "metric 'word': values that are no numbers",
-        "metric ' ': values that are no numbers",
-    ]
-
-
-def test_rows_without_step_and_time_are_counted_on_and_that_is_said(take):
-    record = take(
-        rows=[(7, 1.7e9, {"a": 1}), (None, None, {"a": 2}), (1.5, -3.0, {"a": 3}), (1, 0, {})]
-    )
-    assert [(row["step"], row["time"]) for row in record.rows()] == [
-        (7, 1.7e9), (8, 1.7e9), (9, 1.7e9),
-    ]  # fmt: skip
-    said = record.summary["imported_from"]["not_carried"]
-    assert len(said) == 2
-    assert "times" in said[0]
-    assert "steps" in said[1]
-
-
 def test_a_run_whose_end_nobody_noted_reads_as_crashed(take):
     record = take(status="running")
     assert record.status == "crashed"
@@ -133,45 +83,7 @@ def test_secrets_are_kept_as_stars(take, tmp_path):
     assert (record.path / "console.log").read_text() == "login ***\ndone\n"
 
 
-def test_files_are_copied_with_size_and_hash_into_the_folders_of_their_kinds(take, tmp_path):
-    model = tmp_path / "model"
-    (model / ".hidden").mkdir(parents=True)
-    (model / "__init__.py").write_text("x")
-    (model / ".hidden" / "a.txt").write_text("y")
-    (tmp_path / "pic.png").write_bytes(b"png")
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "b.png").write_bytes(b"png")
-    files = [
-        FoundFile(str(model), "net", "model", description="best"),
-        FoundFile(str(tmp_path / "pic.png"), "curve/loss-000003.png", step=3),
-        FoundFile(str(tmp_path / "plots"), "plots"),
-        FoundFile(str(tmp_path / "pic.png"), "_odd?.png", "artifact"),
-        FoundFile(str(tmp_path / "pic.png"), "_odd?.png", "artifact"),
-        FoundFile(str(tmp_path / "gone.txt"), "gone.txt"),
-    ]
-    record = take(files=files)
-    places = {entry["path"]: (entry["kind"], entry["name"]) for entry in record.artifacts}
-    assert places == {
-        "models/net/__init__.py": ("model", "net"),
-        "models/net/.hidden/a.txt": ("model", "net"),
-        "figures/curve/loss-000003.png": ("image", "curve/loss"),
-        "artifacts/plots/b.png": ("image", "plots/b.png"),
-        "artifacts/odd-.png": ("artifact", "_odd?.png"),
-        "artifacts/odd--2.png": ("artifact", "_odd?.png"),
-    }
-    assert record.artifacts[0]["description"] == "best"
-    (said,) = record.summary["imported_from"]["not_carried"]
-    assert said.startswith("file 'gone.txt'")
-
-
-def test_system_rows_go_to_a_history_of_their_own(take):
-    record = take(system_rows=[(0, 1.7e9, {"cpu/percent": 3.5})])
-    kept = json.loads((record.path / "system_metrics.json").read_text())
-    assert kept == [{"step": 0, "time": 1.7e9, "cpu/percent": 3.5}]
-    assert record.metric_names == ["loss"]
-
-
-def test_twice_is_harmless_and_again_makes_a_copy(root):
+def test_twice_is_harmless_and_again_makes_a_copy(root, found):
     first = Importer(root).take(found())
     second = Importer(root).take(found())
     assert (first.outcome, second.outcome, second.path) == ("imported", "known", first.path)
@@ -181,7 +93,7 @@ def test_twice_is_harmless_and_again_makes_a_copy(root):
     assert len(ids) == 2
 
 
-def test_a_child_finds_its_parent_whichever_comes_first(root):
+def test_a_child_finds_its_parent_whichever_comes_first(root, found):
     importer = Importer(root)
     child = RunRecord(importer.take(found(id="child", parent="above")).path)
     parent = RunRecord(importer.take(found(id="above")).path)
@@ -201,13 +113,13 @@ def test_names_that_no_folder_may_have_are_changed_and_that_is_said(root):
         Importer(root, project="a/b")
 
 
-def test_nothing_is_written_when_only_looking(root):
+def test_nothing_is_written_when_only_looking(root, found):
     looked = Importer(root, write=False).take(found())
     assert (looked.outcome, looked.rows) == ("found", 1)
     assert not root.exists()
 
 
-def test_an_import_that_fails_leaves_nothing(root):
+def test_an_import_that_fails_leaves_nothing(root, found):
     def rows():
         yield 0, 1.7e9, {"loss": 1.0}
         raise OSError("the disk went away")
@@ -217,7 +129,7 @@ def test_an_import_that_fails_leaves_nothing(root):
     assert list((root / "p").iterdir()) == []
 
 
-def test_an_import_that_is_killed_is_no_run_and_can_be_had_again(root):
+def test_an_import_that_is_killed_is_no_run_and_can_be_had_again(root, found):
     root.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", DIES, str(root)]
@@ -226,3 +138,44 @@ def test_an_import_that_is_killed_is_no_run_and_can_be_had_again(root):
     assert done.stdout == b"killed\n"
     assert list(ExperimentRegistry(root).list_experiments()) == []
     assert Importer(root).take(found()).key == "p/run"
+
+
+def test_what_a_killed_import_left_is_taken_away_by_the_next(root, found):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    root.mkdir()
+    words = [sys.executable, "-c", DIES, str(root)]
+    subprocess.run(words, capture_output=True, env=environment, check=False)
+    (left,) = (root / "p").iterdir()
+    assert left.name.startswith(".import.")
+    living = root / "p" / ".import.1.a.tmp"
+    living.mkdir()
+    Heartbeat(str(living / "heartbeat.json")).beat()
+    elsewhere = {name: root / "p" / f".import.2.{name}.tmp" for name in ("new", "old")}
+    for name, folder in elsewhere.items():
+        folder.mkdir()
+        other = Writer.this_process()._replace(host="another")
+        beat = Heartbeat(str(folder / "heartbeat.json"), other)
+        beat.beat(time.time() - (2 * 86400 if name == "old" else 3600))
+    Importer(root).take(found())
+    assert {path.name for path in (root / "p").iterdir()} == {
+        "run", living.name, elsewhere["new"].name,
+    }  # fmt: skip
+
+
+def test_a_heartbeat_is_no_part_of_an_imported_run(take):
+    assert not (take().path / "heartbeat.json").exists()
+
+
+def test_goals_of_the_source_say_which_value_is_the_best(take):
+    rows = [(step, 1.7e9, {"speed": float(step)}) for step in range(3)]
+    record = take(rows=rows, goals={"speed": "minimize"})
+    assert record.summary["goals"] == {"speed": "minimize"}
+    assert record.metrics["speed"]["best"] == 0.0
+
+
+def test_what_is_said_to_be_left_out_holds_no_secret(root, found):
+    token = "ghp_" + "a1B2" * 9
+    imported = Importer(root).take(found(not_carried=[f"file '{token}': it is not there"]))
+    assert token not in str(imported)
+    assert imported.not_carried == RunRecord(imported.path).summary["imported_from"]["not_carried"]
+    assert token not in str(Importer(root, write=False, project="q").take(found(id="b")))

@@ -4,7 +4,8 @@ import pytest
 
 from experiment_tracking.backends.tensorboard import TensorBoardBackend
 from experiment_tracking.importers import lightning
-from experiment_tracking.importers.imported import Importer, Options
+from experiment_tracking.importers.found import Options
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.registry.record import RunRecord
 
 # As Lightning 2 wrote them for a model with those arguments.
@@ -109,3 +110,23 @@ def test_other_folders_are_not_recognized(version, tmp_path):
     assert not lightning.recognizes(str(version.parent))
     (tmp_path / "metrics.csv").write_text(METRICS)
     assert not lightning.recognizes(str(tmp_path))
+
+
+BOMB = "".join(f"v{i}: &v{i} [{', '.join([f'*v{i - 1}' if i else 'x'] * 9)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]", "[" * 5000, "a: 2001-99-99"])
+def test_hparams_that_are_made_to_hurt_cost_only_themselves(text, version, bring, not_carried):
+    pytest.importorskip("yaml", reason="pip install pyyaml")
+    (version / "metrics.csv").write_text(METRICS)
+    (version / "hparams.yaml").write_text(text)
+    record = bring()
+    assert len(record.rows()) == 4
+    assert record.params == {}
+    assert any(said.startswith("hparams.yaml: it cannot be read") for said in not_carried(record))
+
+
+def test_a_table_that_is_a_link_is_not_read(version, tmp_path):
+    (tmp_path / "private.csv").write_text(METRICS)
+    (version / "metrics.csv").symlink_to(tmp_path / "private.csv")
+    assert not lightning.recognizes(str(version))

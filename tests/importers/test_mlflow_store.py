@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiment_tracking.importers import mlflow_store
-from experiment_tracking.importers.imported import FoundRun, Importer, Options, Unreadable
+from experiment_tracking.importers.found import FoundRun, Options, Unreadable
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.importers.mlflow_run import to_value
 from experiment_tracking.registry.record import RunRecord
 
@@ -224,6 +225,55 @@ def test_a_file_that_is_no_store_is_not_recognized(tmp_path):
     assert not mlflow_store.recognizes(str(tmp_path / "nothing"))
 
 
+def test_nothing_outside_a_store_is_read(stores, bring, tmp_path, not_carried):
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_text("SECRET 1 1")
+    (loss,) = (stores / "files/mlruns").glob("[1-9]*/*/metrics/val")
+    run = loss.parents[1]
+    for place in ("params", "tags", "metrics", "artifacts"):
+        (run / place / "link").symlink_to(private / "key")
+        (run / place / "folder").symlink_to(private)
+    record = bring(stores / "files/mlruns")["parent"]
+    texts = [file.read_bytes() for file in record.path.rglob("*") if file.is_file()]
+    assert b"SECRET" not in b"".join(texts)
+    assert sum("link" in text for text in not_carried(record)) == 8
+    assert len(record.rows()) == POINTS // 2 + 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_a_store_is_not_waited_for(stores, bring):
+    (loss,) = (stores / "files/mlruns").glob("[1-9]*/*/metrics/val")
+    for place in ("params", "metrics", "."):
+        os.mkfifo(loss.parents[1] / place / "pipe")
+    assert set(bring(stores / "files/mlruns")) == {"parent", "child", "never ended"}
+
+
+def test_values_that_mlflow_wrote_twice_count_once_as_in_its_database(stores, bring):
+    (accuracy,) = (stores / "files/mlruns").glob("[1-9]*/*/metrics/val/acc")
+    loss = accuracy.parents[1] / "loss"
+    lines = loss.read_text().splitlines()
+    loss.write_text("\n".join([*lines, lines[0], lines[-2], ""]))
+    record = bring(stores / "files/mlruns")["parent"]
+    assert len(record.history("loss")["step"]) == POINTS // 2 + 2
+
+
+def test_a_database_that_cannot_be_read_now_says_what_to_do(stores, tmp_path):
+    database = stores / "database/mlflow.db"
+    old = tmp_path / "mlflow_old.db"
+    shutil.copy(database, old)
+    with sqlite3.connect(old) as connection:
+        connection.execute("ALTER TABLE runs RENAME COLUMN source_name TO other")
+    connection.close()
+    with pytest.raises(OSError, match=r"mlflow db upgrade sqlite:///.*mlflow_old\.db"):
+        list(mlflow_store.runs(str(old), Options()))
+    whole = database.read_bytes()
+    database.write_bytes(whole[: len(whole) // 2])
+    assert mlflow_store.recognizes(str(database))
+    with pytest.raises(OSError, match=r"malformed; .*\.recover"):
+        list(mlflow_store.runs(str(database), Options()))
+
+
 OLD_RUN = """\
 artifact_uri: s3://bucket/0/abc/artifacts
 end_time: 1550000002000
@@ -287,7 +337,7 @@ def test_without_mlflow_a_store_is_read_all_the_same(stores):
     code = (
         "import sys\nsys.modules['mlflow'] = sys.modules['yaml'] = None\n"
         "from experiment_tracking.importers import mlflow_store\n"
-        "from experiment_tracking.importers.imported import Options\n"
+        "from experiment_tracking.importers.found import Options\n"
         "for run in mlflow_store.runs(sys.argv[1], Options()): print(run.name, len(list(run.rows)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

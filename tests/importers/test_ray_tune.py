@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from experiment_tracking.importers import ray_tune
-from experiment_tracking.importers.imported import FoundRun, Importer, Options, Unreadable
+from experiment_tracking.importers.found import FoundRun, Options
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.registry.record import RunRecord
 
 ERROR = """\
@@ -112,8 +113,8 @@ def test_one_damaged_trial_stops_no_other(experiment):
         file.write('{"loss": 0.')
     (experiment / "experiment_state-2026-11-21_16-28-38.json").write_text("torn")
     damaged, torn, _ = ray_tune.runs(str(experiment), Options())
-    assert isinstance(damaged, Unreadable)
-    assert damaged.place == str(first)
+    assert isinstance(damaged, FoundRun)
+    assert damaged.params == {"lr": 0.1}  # as the results repeat it
     assert isinstance(torn, FoundRun)
     assert len(list(torn.rows)) == 2
     assert "damaged lines of result.json" in torn.not_carried
@@ -124,3 +125,16 @@ def test_other_folders_are_not_recognized(experiment):
     for trial in experiment.glob("objective*"):
         shutil.rmtree(trial)
     assert not ray_tune.recognizes(str(experiment))
+
+
+def test_json_that_is_too_deep_costs_a_line_or_its_own_trial(experiment):
+    first, second, _ = sorted(path for path in experiment.iterdir() if path.is_dir())
+    deep = "[" * 100_000
+    (first / "params.json").write_text(deep)
+    with (second / "result.json").open("a") as file:
+        file.write(deep)
+    found = list(ray_tune.runs(str(experiment), Options()))
+    assert [type(run) for run in found] == [FoundRun] * 3
+    assert "params.json" in found[0].not_carried[0]
+    assert len(list(found[1].rows)) == 2
+    assert found[1].not_carried[-1] == "damaged lines of result.json"

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from experiment_tracking.backends.tensorboard import TensorBoardBackend
 from experiment_tracking.importers import tensorboard_events
 from experiment_tracking.importers.extracted import ExtractedFiles
-from experiment_tracking.importers.imported import FoundRun, Importer, Options, Unreadable
+from experiment_tracking.importers.found import FoundRun, Options, Unreadable
+from experiment_tracking.importers.imported import Importer
 from experiment_tracking.importers.tensorboard_log import shortest
 from experiment_tracking.registry.record import RunRecord
 

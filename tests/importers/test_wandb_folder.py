@@ -11,11 +11,14 @@ import sys
 import tempfile
 import zlib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from experiment_tracking.importers import wandb_folder
-from experiment_tracking.importers.imported import FoundRun, Importer, Options, Unreadable
+from experiment_tracking.importers.found import FoundRun, Options, Unreadable
+from experiment_tracking.importers.imported import Importer
+from experiment_tracking.importers.wandb_files import WandbFiles
 from experiment_tracking.registry.record import RunRecord
 
 pytest.importorskip("wandb", reason="pip install 'experiment_tracking[wandb]'")
@@ -491,3 +494,31 @@ def test_a_log_without_a_run_is_named_and_stops_no_other(wandb_dir, tmp_path, co
     (unreadable,) = [run for run in found if isinstance(run, Unreadable)]
     assert unreadable.place == str(bad)
     assert [run.name for run in found if isinstance(run, FoundRun)] == ["fails"]
+
+
+def test_the_value_that_a_metric_is_summed_up_by_says_its_goal(full):
+    assert full.summary["goals"] == {"loss": "minimize"}
+
+
+def test_texts_of_the_log_are_kept_without_secrets_and_columns_of_tables_as_they_are(tmp_path):
+    files, token = WandbFiles(), "ghp_" + "a1B2" * 9
+    files.keep_json({"note": f"key {token}", "password": "hunter22"}, "summary.json", "dict")
+    files.keep_json([{"token": "the", "count": 3}], "words-000001.json", "table", 1)
+    summary, table = [json.loads(Path(file.path).read_bytes()) for file in files.found]
+    assert summary == {"note": "key ***", "password": "***"}
+    assert table == [{"token": "the", "count": 3}]
+
+
+def test_a_medium_behind_a_link_is_not_taken(tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.png").write_text("SECRET")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "media").symlink_to(tmp_path / "private")
+    (tmp_path / "files" / "a.png").symlink_to(tmp_path / "private" / "key.png")
+    files = WandbFiles()
+    for path in ("media/key.png", "a.png", "../private/key.png"):
+        assert files.take_media(
+            {"_type": "image-file", "path": path}, "p", 0, str(tmp_path / "files")
+        )
+    assert files.found == []
+    assert files.left_out["media whose files are not there"] == 3
