@@ -10,14 +10,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder.documents import read_document, utc_now
-from experiment_tracking.folder.history import START
 from experiment_tracking.folder.layout import (
     HANDOVER_VARIABLE,
     RUN_VARIABLE,
@@ -30,19 +29,25 @@ if TYPE_CHECKING:
     import subprocess
 
     from experiment_tracking.backends.catalog import Target
-    from experiment_tracking.backends.mirror import Progress
+    from experiment_tracking.backends.progress import Progress
 
 _EMPTY_BYTES = len(b"[\n]\n")
 _LOOK_S = 0.02
 _PAUSES_S = (0.5, 60.0)
 _LIVED_WELL_S = 60.0
 _DEATHS_TOO_MANY = 3
+_TRIES_AT_THE_END = 3
 _GRACE_S = 0.5
+_LINGER_S = 300.0
+"""For how long the child goes on when this process was killed."""
 _NOT_FOR_THE_CHILD = (
     # The child follows runs, it is no process of theirs; and a warning in MLflow is no error.
     RUN_VARIABLE, HANDOVER_VARIABLE, SCRATCH_VARIABLE, "RANK", "LOCAL_RANK", "WORLD_SIZE",
     "PYTHONWARNINGS",
 )  # fmt: skip
+
+_DAMAGE = "damage"
+"""What is wrong with the document itself, in place of what it says."""
 
 _Order = dict[str, Any]
 
@@ -58,19 +63,36 @@ class RunMirrors:
         Where it is mirrored. Their options go to the child's stdin, and nowhere else.
     attempt
         Number of the run's present attempt, from 1.
+    redact
+        Takes credentials off texts before they are kept.
     """
 
-    def __init__(self, folder: RunFolder, targets: Sequence["Target"], attempt: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        targets: Sequence["Target"],
+        attempt: int,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._folder = folder
         self._targets = targets
         self._attempt = attempt
+        self._redact = redact
         self._ended_at: str | None = None
+        self._failed_at: dict[str, set[str]] = {}
+        """When each was tried in vain since the end."""
         self._seen: dict[str, object] = {}
-        self._failing: set[str] = set()
+        self._failing: dict[str, object] = {}
+        """When those that do not go on have said so."""
         self._refused: set[str] = set()
 
     def start(self) -> None:
         """Have the child mirror the run; called by the run's thread behind the first rows."""
+        from experiment_tracking.backends.progress import begin
+
+        with contextlib.suppress(OSError):  # The child will try it, too.
+            for target in self._targets:
+                begin(self._folder, target, self._redact)
         targets = [list(target) for target in self._targets]
         child().tell(self._folder.path, {"run": self._folder.path, "targets": targets})
 
@@ -100,7 +122,7 @@ class RunMirrors:
         child().tell(path, {"end": path, "status": status, "error": error})
 
     def wait(self, deadline: float) -> dict[str, dict[str, Any]]:
-        """Wait until every mirror is complete, has failed again, or the time is over.
+        """Wait until every mirror is complete, has failed three times, or the time is over.
 
         Parameters
         ----------
@@ -114,6 +136,7 @@ class RunMirrors:
             ``owed_files`` and ``error``.
         """
         self._seen.clear()
+        self._failed_at.clear()
         names = [target.name for target in self._targets]
         while names := [name for name in names if not self._is_settled(name)]:
             if time.monotonic() > deadline or child().is_hopeless:
@@ -127,18 +150,19 @@ class RunMirrors:
 
     def _is_settled(self, name: str) -> bool:
         document = self._changed_document(name)
-        if document is None or document.get("attempt") != self._attempt:
+        if document is None:
             return False
-        failed = document.get("error") and str(document.get("updated_at")) > str(self._ended_at)
-        return bool(document.get("complete") or failed)
+        if _DAMAGE in document:
+            return True  # Nothing goes on before somebody has mended it.
+        if document.get("attempt") != self._attempt:
+            return False
+        failures = self._failed_at.setdefault(name, set())
+        if str(document.get("failed_at") or "") > str(self._ended_at):
+            failures.add(str(document["failed_at"]))
+        return bool(document.get("complete")) or len(failures) >= _TRIES_AT_THE_END
 
     def _account(self, name: str) -> dict[str, Any]:
-        from experiment_tracking.backends.mirror import Progress
-
-        try:
-            progress = self._progress(name)
-        except (OSError, DamagedError) as error:
-            progress = Progress(False, self._history_bytes(), 0, str(error), True, None)
+        progress = self._progress(name)
         account: dict[str, Any] = {
             "finished": progress.complete,
             "owed_bytes": progress.owed_bytes,
@@ -149,23 +173,22 @@ class RunMirrors:
             account["error"] = progress.error
         if not progress.complete:
             self._tell_owed(name, progress)
+        elif name in self._failing:
+            self._tell_recovered(name)
         return account
 
     def _progress(self, name: str) -> "Progress":
-        from experiment_tracking.backends.mirror import read_progress
+        from experiment_tracking.backends.progress import Progress, read_progress
 
-        progress = read_progress(self._folder, name)
-        if not progress.complete:
-            return progress
-        # It may be complete from an earlier attempt, of which the child has got no further.
-        kept = read_document(self._folder.backend(name))
-        if kept["attempt"] == self._attempt:
-            return progress
-        owed_bytes = self._history_bytes() + START - kept["offset"]
-        return progress._replace(complete=False, owed_bytes=max(0, owed_bytes))
+        try:
+            return read_progress(self._folder, name)
+        except (OSError, DamagedError) as error:
+            return Progress(False, self._history_bytes(), 0, str(error), True, None)
 
     def _history_bytes(self) -> int:
-        return max(0, os.path.getsize(self._folder.history()) - _EMPTY_BYTES)
+        with contextlib.suppress(OSError):
+            return max(0, os.path.getsize(self._folder.history()) - _EMPTY_BYTES)
+        return 0
 
     def _tell_owed(self, name: str, progress: "Progress") -> None:
         import shlex
@@ -173,9 +196,12 @@ class RunMirrors:
         owed = f"{progress.owed_bytes:,} bytes of rows"
         owed += f" and {progress.owed_files} files" if progress.owed_files else ""
         reason = f" ({progress.error})" if progress.error else ""
+        command = f"experiments push {shlex.quote(self._folder.path)}"
+        if not os.path.lexists(self._folder.backend(name)):  # The disk did not take it.
+            command += f" --to {name}"
         notice(
             f"run {self._folder.name!r}: {name} has not got everything in time{reason}; {owed} "
-            f"are still owed to it. To pay: experiments push {shlex.quote(self._folder.path)}"
+            f"are still owed to it. To pay: {command}"
         )
 
     # ------------------------------------------------------------------ what the child has noted
@@ -184,17 +210,22 @@ class RunMirrors:
         document = self._changed_document(name)
         if document is None:
             return
-        error = document.get("error")
+        error = document.get("error") or document.get(_DAMAGE)
+        noted_at = document.get("updated_at")
         if error and name not in self._failing:
-            self._failing.add(name)
             notice(
                 f"run {self._folder.name!r}: {name} does not take it now ({error}). Training goes "
                 "on, and it is tried again."
             )
-        elif not error and name in self._failing:
-            self._failing.discard(name)
-            notice(f"run {self._folder.name!r}: {name} works again.")
+        if error:
+            self._failing[name] = noted_at
+        elif name in self._failing and self._failing[name] != noted_at:  # not just begun anew
+            self._tell_recovered(name)
         self._look_at_refused(name, document.get("refused") or [])
+
+    def _tell_recovered(self, name: str) -> None:
+        del self._failing[name]
+        notice(f"run {self._folder.name!r}: {name} works again.")
 
     def _look_at_refused(self, name: str, refused: list[Mapping[str, Any]]) -> None:
         if refused and name not in self._refused:
@@ -214,8 +245,10 @@ class RunMirrors:
             if self._seen.get(name) == mark:
                 return None
             document = read_document(path)
-        except (OSError, DamagedError):
+        except OSError:
             return None  # Not there yet; the child tells nothing so far.
+        except DamagedError:
+            document = {_DAMAGE: self._progress(name).error}  # and what to do
         self._seen[name] = mark
         return document
 
@@ -274,7 +307,7 @@ class _Child:
         self._started_at = time.monotonic()
         try:
             self._process = _start_process()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter while the interpreter goes down
             self._count_death(f"cannot be started ({error})")
             return
         _watch_forks()
@@ -283,52 +316,54 @@ class _Child:
 
     def _bury(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = None
-        _close_stdin(process)
-        self._count_death(f"has ended ({process.returncode})")
+        self._count_death(f"has ended ({_reason(process)})")
+        _close_pipes(process)
 
     def _count_death(self, what: str) -> None:
         self._deaths += 1
         pause_s = min(_PAUSES_S[0] * 2 ** (self._deaths - 1), _PAUSES_S[1])
         self._start_at = time.monotonic() + pause_s
         if self._deaths == 1:
-            notice(f"the process that mirrors runs {what}. It is started again; training goes on.")
+            notice(
+                f"the process that mirrors runs {what}. It is started again; training goes on, and "
+                "what is owed to a mirror at the end can be paid with: experiments push RUN"
+            )
 
     def _send(self, orders: Sequence[_Order]) -> None:
         """Write without waiting: a child that hangs must not hold up the run."""
         process = self._process
-        # Asked first: where SIGPIPE has its default action, writing to a dead one is our end.
-        if process is None or process.stdin is None or process.poll() is not None:
+        if process is None or process.stdin is None:
             return
         self._unsent += b"".join(orjson.dumps(order) + b"\n" for order in orders)
         # What it does not take stays for the next look; after its death the next is told all.
         with contextlib.suppress(OSError):
             while self._unsent:
-                self._unsent = self._unsent[os.write(process.stdin.fileno(), self._unsent) :]
+                self._unsent = self._unsent[_write(process.stdin.fileno(), self._unsent) :]
 
     def end(self) -> None:
         """End it, by force where it does not follow; none is left when this returns."""
         with self._lock:
             self._send([{"stop": path} for path in self._orders])
-            process, self._process = self._process, None
+            process = self._process
             self._orders, self._deaths = {}, 0
         if process is not None:
             _end_process(process)
+            self._process = None  # Only now: Ctrl-C in the wait must not leave one behind.
 
     def kill(self) -> None:
         """End it at once; the next look or order starts another."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
-            _close_stdin(process)
+            _close_pipes(process)
             _kill(process)
-            process.wait()
 
     def let_go_in_fork(self) -> None:
         """Forget it in a forked process: it belongs to the one that forked."""
         process, self._process = self._process, None
         if process is not None:
             # As long as one fork keeps it open, the child is not told that its parent is gone.
-            _close_stdin(process)
+            _close_pipes(process)
             process.returncode = 0  # or its Popen complains of a child that is not ours
 
 
@@ -358,21 +393,27 @@ def _start_process() -> "subprocess.Popen[bytes]":
     """Start a child of low priority in a session of its own, so that Ctrl-C does not reach it."""
     import subprocess
 
+    # For the end: an import behind Ctrl-C that makes named tuples, which takes eval, has Python
+    # forget to end as killed by SIGINT, and a shell's loop goes on.
+    import psutil  # noqa: F401
+
     if not sys.executable or getattr(sys, "frozen", False):
         raise FileNotFoundError("there is no Python interpreter to start")
     # Not "-m" with the working folder on the path: a stray logging.py there would be imported.
-    words = (sys.executable, "-P", "-m", "experiment_tracking", "push", "--serve", str(os.getpid()))
+    words = [sys.executable, "-P", "-m", "experiment_tracking", "push"]
+    words += ["--serve", str(os.getpid()), "--linger", str(_LINGER_S)]
     process = subprocess.Popen(
         words,
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # until it serves
         env=_environment(),
         start_new_session=True,
     )
-    if process.stdin is not None and os.name != "nt":
-        os.set_blocking(process.stdin.fileno(), False)
+    for pipe in (process.stdin, process.stderr):
+        if pipe is not None and os.name != "nt":
+            os.set_blocking(pipe.fileno(), False)
     return process
 
 
@@ -383,37 +424,66 @@ def _environment() -> dict[str, str]:
 
 def _import_path() -> list[str]:
     """List where this process imports from, but for what every process of its Python does."""
-    own = tuple({os.path.join(p, "") for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)})
-    paths = [os.path.abspath(path) for path in sys.path]
-    installed = ("site-packages", "dist-packages")
-    return [p for p in paths if not p.startswith(own) and os.path.basename(p) not in installed]
+    import site
+    import sysconfig
+
+    own = {os.path.abspath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
+    own |= {os.path.join(path, "lib-dynload") for path in own}
+    if hasattr(site, "getsitepackages"):  # which an older virtualenv's site lacks
+        own |= {os.path.abspath(p) for p in (*site.getsitepackages(), site.getusersitepackages())}
+    return [path for path in map(os.path.abspath, sys.path) if path not in own]
 
 
-def _close_stdin(process: "subprocess.Popen[bytes]") -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+def _reason(process: "subprocess.Popen[bytes]") -> str:
+    """Tell why a process ended: the last line that it said, of a traceback the error."""
+    said = process.stderr.read() if process.stderr is not None else None
+    lines = (said or b"").decode("utf-8", "replace").strip().splitlines()
+    code = process.returncode
+    return lines[-1][:300] if lines else f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Write to a pipe; where SIGPIPE has its default action, a dead reader is not our end."""
+    import signal
+
+    if not hasattr(signal, "pthread_sigmask"):
+        return os.write(fd, data)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        if signal.SIGPIPE not in before and signal.SIGPIPE in signal.sigpending():
+            signal.sigwait({signal.SIGPIPE})
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def _end_process(process: "subprocess.Popen[bytes]") -> None:
     import subprocess
 
     try:
-        _close_stdin(process)
+        _close_pipes(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_S)
     finally:  # Ctrl-C in the wait as well
-        if process.poll() is None:
-            _kill(process)
-            process.wait()
+        _kill(process)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    import signal
+    """End it at once, with what the services' own packages have started."""
+    from experiment_tracking.backends import processes
 
-    if not hasattr(os, "killpg"):
+    if process.poll() is None:
+        # Looked up before: nothing says later whose they were. Some have sessions of their own.
+        started = processes.below(process.pid)
         process.kill()
-        return
-    # With what the services' own packages have started.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        processes.kill(started)
+        process.wait()

@@ -6,12 +6,13 @@ further processes, which take the same calls, are in ``joining.py``.
 
 import atexit
 import contextlib
+import itertools
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +253,7 @@ class RunWriter:
         from experiment_tracking.mirroring import RunMirrors
 
         attempt = len(self.summary.value["attempts"])
-        self.mirrors = RunMirrors(self.folder, self.settings.mirrors, attempt)
+        self.mirrors = RunMirrors(self.folder, self.settings.mirrors, attempt, _redacted)
         return [Duty(_MIRRORS_EVERY_S, self.mirrors.look)]
 
     def _event_files(self) -> "EventFiles":
@@ -648,12 +649,14 @@ class RunWriter:
 
     def _wait_for_backends(self, deadline: float) -> None:
         followers: dict[str, Any] = {}
+        taken = {target.name for target in self.settings.mirrors}
         for backend in self.backends:
             done = backend.wait(max(0.0, deadline - time.monotonic()))
             owed = 0 if done else backend.tail.behind_bytes
-            followers[backend.backend.name] = {"finished": done, "owed_bytes": owed}
+            name = _free_name(backend.backend.name, taken | followers.keys())
+            followers[name] = {"finished": done, "owed_bytes": owed}
             if backend.error:
-                followers[backend.backend.name]["error"] = backend.error
+                followers[name]["error"] = backend.error
             if not done:
                 notice(
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
@@ -781,6 +784,12 @@ def _redacted(text: str) -> str:
     return redact_text(text)
 
 
+def _free_name(name: str, taken: Set[str]) -> str:
+    """Return a name, or ``name-2`` and so on where several are called so."""
+    names = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
+    return next(free for free in names if free not in taken)
+
+
 def _readable(digest: Digest) -> dict[str, dict[str, Any]]:
     """Return what each metric came to, NaN and infinities as numbers."""
     return {
@@ -799,8 +808,12 @@ def _nothing() -> None:
 def _end_mirroring() -> None:
     """End the process that makes the mirrors, where there is one."""
     mirroring = sys.modules.get("experiment_tracking.mirroring")
-    if mirroring is not None:
+    if mirroring is None:
+        return
+    try:
         mirroring.child().end()
+    except (KeyboardInterrupt, SystemExit):
+        mirroring.child().kill()
 
 
 # Hooks run last in, first out: this one is in before the first run can have opened, so it comes

@@ -1,5 +1,6 @@
 """What every test starts from: no settings of the machine's, no run left open by a neighbour."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from experiment_tracking import ExperimentTracker, endings
+from experiment_tracking.backends.catalog import is_installed
+from experiment_tracking.backends.mlflow_service import import_mlflow
 from experiment_tracking.folder.check import check
 from experiment_tracking.registry.record import RunRecord
 
@@ -138,7 +141,7 @@ class Service:
         return ToFile(str(self.folder), token)
 
     def mood(self, word=""):
-        """Have it answer (nothing), or be ``away``, ``hanging``, ``slow`` or ``picky``."""
+        """Have it answer (nothing), or do as a word of ``ToFile.note`` says."""
         self.folder.mkdir(exist_ok=True)
         (self.folder / "mood.new").write_text(word)
         (self.folder / "mood.new").replace(self.folder / "mood")
@@ -176,6 +179,65 @@ def service(tmp_path, monkeypatch):
         writer.close("finished", hurry=True)
     if mirroring := sys.modules.get("experiment_tracking.mirroring"):
         mirroring.child().end()
+
+
+# ---------------------------------------------------------------------- real services
+
+
+def _neighbour(name):
+    """Import a module of the folder ``backends``, which is no package."""
+    full_name = f"backends_{name}"
+    if full_name not in sys.modules:
+        path = Path(__file__).with_name("backends") / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(full_name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[full_name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[full_name]
+
+
+@pytest.fixture(scope="session")
+def _launched_mlflow_server(tmp_path_factory):
+    if not is_installed("flask"):  # which mlflow-skinny does not bring
+        pytest.skip("pip install mlflow")
+    server = _neighbour("mlflow_server").MLflowServer(tmp_path_factory.mktemp("mlflow-server"))
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def mlflow_server(_launched_mlflow_server):
+    """A real MLflow server that answers: ``uri``, ``kill()``, ``start()``; one for all tests."""
+    _launched_mlflow_server.start()
+    return _launched_mlflow_server
+
+
+@pytest.fixture
+def wandb_server():
+    """A stand-in for W&B's service on loopback."""
+    with _neighbour("wandb_server").WandbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mlflow():
+    """MLflow itself, to look with; its settings are as before when the test is over."""
+    if not is_installed("mlflow"):
+        pytest.skip("pip install 'experiment_tracking[mlflow]'")
+    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MLFLOW_")}
+    module = import_mlflow()
+    yield module
+    while module.active_run() is not None:
+        module.end_run("FAILED")
+    module.set_tracking_uri(None)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+# ---------------------------------------------------------------------- waiting, and the lane
 
 
 @pytest.fixture

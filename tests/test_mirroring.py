@@ -34,7 +34,9 @@ def summary(run):
 
 
 def state(run):
-    return json.loads((run.path / "backends/tofile.json").read_text())
+    """What is noted of the mirror; nothing before it is begun."""
+    path = run.path / "backends/tofile.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def is_alive(pid):
@@ -178,7 +180,8 @@ def test_the_child_of_a_killed_process_finishes_what_was_logged_and_ends(
         """
     )
     assert process.stdout.readline() == "logged\n"
-    until((root / "p/r/backends").exists)
+    until((root / "p/r/backends/tofile.json").exists)
+    until(lambda: RunRecord(root / "p/r").mirrors["tofile"]["claim"])
     process.kill()
     process.communicate()
     service.mood()
@@ -217,6 +220,38 @@ def test_a_child_that_cannot_be_started_costs_the_run_nothing(start, service, mo
     owed = (run.path / "metrics_history.json").stat().st_size - len("[\n]\n")
     assert summary(run)["followers"] == {"tofile": {"finished": False, "owed_bytes": owed}}
     assert "cannot be started" in capsys.readouterr().err
+
+
+def test_the_child_imports_from_where_this_process_does(service, start, tmp_path, monkeypatch):
+    """As where a cluster's modules put folders called site-packages on PYTHONPATH."""
+    package = Path(service.import_path.split(os.pathsep)[0])
+    package.rename(package.with_name("site-packages"))
+    monkeypatch.syspath_prepend(package.with_name("site-packages"))
+    run = start(exit_timeout_s=30)
+    run.log_metrics({"x": 0}, step=0)
+    run.end_run()
+    assert service.steps(run.id) == [0]
+
+
+def test_a_damaged_note_of_a_mirror_is_told_with_what_to_do_and_then_it_goes_on(
+    start, service, until, capsys
+):
+    service.mood("away")
+    run = start(exit_timeout_s=30)
+    run.log_metrics({"x": 0}, step=0)
+    until(lambda: state(run).get("error"))
+    mirroring.child().kill()
+    path = run.path / "backends/tofile.json"
+    path.write_text("")
+    service.mood()
+    run._writer.mirrors.look()
+    assert "tofile.json is not JSON: empty. Delete it and the copy is begun" in (
+        capsys.readouterr().err
+    )
+    path.unlink()
+    run.end_run()
+    assert service.steps(run.id) == [0]
+    assert summary(run)["followers"]["tofile"]["finished"]
 
 
 def test_a_damaged_note_of_a_mirror_does_not_keep_a_run_from_ending(start, service, until):
@@ -338,9 +373,9 @@ def test_a_script_that_ends_leaves_no_child_whatever_the_service_does(
         """
         for step in range(1000):
             run.log_metrics({"x": step}, step=step)
-        while not os.path.exists(run.path / "backends"):
-            time.sleep(0.01)
         from experiment_tracking import mirroring
+        while mirroring.child()._process is None:
+            time.sleep(0.01)
         print(mirroring.child()._process.pid)
         """,
         exit_timeout_s=0.2,
@@ -357,9 +392,9 @@ def test_sigterm_ends_a_run_whose_service_hangs_and_no_child_is_left(script, ser
     process, _ = script(
         """
         run.log_metrics({"x": 1})
-        while not os.path.exists(run.path / "backends"):
-            time.sleep(0.01)
         from experiment_tracking import mirroring
+        while mirroring.child()._process is None:
+            time.sleep(0.01)
         print(mirroring.child()._process.pid, flush=True)
         time.sleep(600)
         """,

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 
 from experiment_tracking.backends import BackendInterface
@@ -13,18 +16,30 @@ class ToFile(BackendInterface):
     def __init__(self, folder=None, token=None):
         self.folder, self.token = folder or os.environ["TOFILE_FOLDER"], token
         self.options = {"folder": self.folder, "token": token}
+        self.process = None
 
     def note(self, call, **known):
-        """Do as the service does now: answer, or what stands in the file ``mood``."""
+        """Do as the service does now: answer, or what stands in the file ``mood``.
+
+        ``away``, ``hanging``, ``raising``; ``killed`` kills this process, ``with a process``
+        starts another, ``slow`` and ``picky`` are about rows and params.
+        """
         self.check_connection()
         with open(self.path, "a") as file:
             file.write(json.dumps({"call": call, "pid": os.getpid(), **known}) + "\n")
 
     def check_connection(self):
+        if "with a process" in self.mood() and self.process is None:
+            words = [sys.executable, "-c", "import time; time.sleep(600)"]
+            self.process = subprocess.Popen(words, start_new_session=True)
         while "hanging" in self.mood():
             time.sleep(0.01)
         if "away" in self.mood():
             raise ConnectionError("the service is away")
+        if "raising" in self.mood():
+            raise ValueError("the service makes no sense")
+        if "killed" in self.mood():
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def mood(self):
         try:

@@ -119,7 +119,8 @@ class _Server:
         for job in jobs:
             job.orders.deadline = deadline
         for job in jobs:
-            job.thread.join(max(0.0, deadline + _LEFT_TO_CLOSE_S - time.monotonic()))
+            at = time.monotonic() if job.orders.over else deadline
+            job.thread.join(max(0.0, at + _LEFT_TO_CLOSE_S - time.monotonic()))
 
 
 class _Job:

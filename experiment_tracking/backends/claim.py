@@ -79,7 +79,14 @@ class Claim:
         return orjson.dumps({**self.writer._asdict(), "time": time.time()})
 
     def holds(self) -> bool:
-        """Tell whether nobody has taken it over, as after our machine slept for long."""
+        """Tell whether nobody has taken it over, as after our machine slept for long.
+
+        Where the folder was deleted and made again, our number may be another's, or nobody's.
+        """
+        with self._lock:
+            seen = read_heartbeat(self._heartbeat.path)
+        if seen is None or seen[0] != self.writer:
+            return False
         return self.number == max(_numbers(self._folder, self._name), default=0)
 
     def release(self) -> None:
@@ -87,7 +94,9 @@ class Claim:
         self._released.set()
         # The lock: a beat that is under way must not come behind this.
         with self._lock, contextlib.suppress(OSError):  # gone with its folder, or dead later
-            io.replace_file(self._heartbeat.path, _RELEASED)
+            seen = read_heartbeat(self._heartbeat.path)
+            if seen is not None and seen[0] == self.writer:
+                io.replace_file(self._heartbeat.path, _RELEASED)
 
     def _keep(self) -> None:
         while not self._released.wait(_BEAT_S):

@@ -15,12 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiment_tracking.backends.catalog import Target, make
 from experiment_tracking.backends.claim import Claim
 from experiment_tracking.backends.interface import BoundBackend, check_backend
 from experiment_tracking.backends.kept_files import KeptFile, kept_files
+from experiment_tracking.backends.progress import (
+    Progress,
+    begun_state,
+    fresh_state,
+    progress_of,
+    read_progress,
+    read_state,
+)
 from experiment_tracking.errors import BackendBusyError, DamagedError
 from experiment_tracking.folder.cursor import HistoryCursor, Place, PlacedRow, mark
 from experiment_tracking.folder.digest import Digest
@@ -30,6 +38,7 @@ from experiment_tracking.folder.layout import RunFolder, check_format
 from experiment_tracking.folder.liveness import FINAL, status_of
 from experiment_tracking.folder.values import from_stored, shown_name
 
+_NO_ERROR = {"error": None, "error_since": None, "failed_at": None}
 _LOOK_S = 0.5
 _PAUSES_S = (0.5, 60.0)
 _GRAIN_S = 1.0
@@ -40,31 +49,11 @@ _BATCH_ROWS = 1000
 _BATCH_ROWS_ONE_BY_ONE = 100
 _FILES_AT_ONCE = 10
 _REFUSED_KEPT = 100
-_CLOSING_BYTES = len(b"\n]\n")
 
 Ending = tuple[str, Mapping[str, str] | None]
 """A run's last status, and the type and message of its error."""
 
 _Give = Callable[[BoundBackend], object]
-
-
-class Progress(NamedTuple):
-    """How far a mirror has come."""
-
-    complete: bool
-    """Whether the service has all of an ended run, its end too."""
-    owed_bytes: int
-    """Bytes of history that it has not been given."""
-    owed_files: int
-    """Files, folders and models that it has not been given."""
-    error: str | None
-    """What is wrong, or the last thing that was refused; credentials taken off."""
-    failing: bool
-    """Whether that keeps the mirror from going on: it is tried again and again."""
-    url: str | None
-    """Where people see the copy."""
-    refused: int = 0
-    """How many things the service refused, which were left out."""
 
 
 class Orders:
@@ -157,7 +146,7 @@ class Mirror:
         self._documents = _Documents(folder, self._refuse_once)
         self._claim: Claim | None = None
         self._follows = False
-        self._state = Document(None, _fresh_state())
+        self._state = Document(None, fresh_state())
         self._backend: BoundBackend | None = None
         self._is_started = False
         self._cursor: HistoryCursor | None = None
@@ -174,9 +163,8 @@ class Mirror:
         state = self._state.snapshot()
         if self._state.path is None:  # not begun
             with contextlib.suppress(OSError, DamagedError):
-                kept = _kept_state(self.folder.backend(self.target.name))
-                state = kept | {"error": state["error"]}
-        return _progress(self.folder, state)
+                return read_progress(self.folder, self.target.name).failed_by(state["error"])
+        return progress_of(self.folder, state)
 
     def run(self, follow: bool) -> Progress:
         """Copy what is there, and with ``follow`` go on until the run has ended.
@@ -202,6 +190,8 @@ class Mirror:
 
     def _go(self) -> bool:
         """Copy the next pieces; tell whether that is all."""
+        if self._is_succeeded():
+            return True
         try:
             self._begin()
             # Asked first: what comes with the end is still copied.
@@ -215,7 +205,8 @@ class Mirror:
             if not self._follows and self._failures >= _GOES:
                 return True
             first, longest = _PAUSES_S
-            self._wait(min(first * 2 ** (self._failures - 1), longest))
+            if self._wait(min(first * 2 ** (self._failures - 1), longest)):
+                self._failures = 0  # Whoever gives an order waits: short pauses again.
             return False
         if moved:
             return False
@@ -248,28 +239,27 @@ class Mirror:
                 claim.release()  # without its state nothing may be given
                 raise
             self._claim = claim
+            # At once: whoever looks sees who is at it and where to, should the service hang.
+            self._state.save()
         attempt = self._attempt()
         if self._state.value["attempt"] != attempt:
             self._disconnect()
             self._save(attempt=attempt, complete=False, status=None)
 
+    def _is_succeeded(self) -> bool:
+        """Tell whether our own process is gone and another has resumed the run, to copy it."""
+        if self._claim is None or self.orders.deadline == math.inf:
+            return False
+        with contextlib.suppress(OSError, DamagedError):
+            return bool(self._attempt() != self._state.value["attempt"])
+        return False
+
     def _load(self, claim: Claim) -> Document:
         path = self.folder.backend(self.target.name)
-        state = _kept_state(path)
         ours = {"number": claim.number, **claim.writer._asdict(), "claimed_at": utc_now()}
-        options = {key: self._hide(key, value) for key, value in self.target.options.items()}
-        state |= {"backend": self.target.backend, "options": options, "claim": ours}
-        return Document(path, state)
-
-    def _hide(self, key: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {inner: self._hide(inner, one) for inner, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._hide(key, one) for one in value]
-        if not isinstance(value, str):
-            return value
-        # As on a command line, where names such as token give a value away.
-        return self._redact(f"--{key}={value}").removeprefix(f"--{key}=")
+        # An error of an earlier process is not ours; whoever waits for ours must not see it.
+        begun = begun_state(self.target, self._redact) | {"claim": ours} | _NO_ERROR
+        return Document(path, read_state(path) | begun)
 
     def _summary(self) -> dict[str, Any]:
         return self._documents.read("summary")
@@ -555,22 +545,28 @@ class Mirror:
         """Note what keeps the mirror from going on."""
         self._failures += 1
         told = self._redact(f"{type(error).__name__}: {error}")
-        self._note(error=told, error_since=self._state.value["error_since"] or utc_now())
+        now = utc_now()
+        since = self._state.value["error_since"] or now
+        self._note(error=told, error_since=since, failed_at=now)
 
     def _recover(self) -> None:
         self._failures = 0
         if self._state.value["error"] is not None:
-            self._save(error=None, error_since=None)
+            self._save(**_NO_ERROR)
 
-    def _wait(self, timeout_s: float) -> None:
-        self._seen_orders = self.orders.wait(timeout_s, self._seen_orders)
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait for an order; tell whether one came."""
+        seen = self._seen_orders
+        self._seen_orders = self.orders.wait(timeout_s, seen)
+        return self._seen_orders != seen
 
     def _save(self, **changes: Any) -> None:
         """Note what is so now; nothing is given behind it before that stands in the folder."""
         if self._claim is None or not self._claim.holds():
             raise BackendBusyError(
                 f"Run {self.folder.name!r}: another process has taken over copying it to "
-                f"{self.target.name}, having seen no sign of life of this one."
+                f"{self.target.name}, having seen no sign of life of this one, or the run's folder "
+                "was made anew."
             )
         changes["updated_at"] = utc_now()
         self._state.update(lambda state: state.update(changes))
@@ -632,72 +628,6 @@ class _Documents:
         """Return what tells a document from an earlier one; None for an empty one."""
         value = self.read(name)
         return mark(repr(value).encode("utf-8", "backslashreplace")) if value else None
-
-
-def read_progress(folder: RunFolder, name: str) -> Progress:
-    """Tell from the folder alone how far the mirror ``name`` has come; takes nothing, asks nobody.
-
-    Raises
-    ------
-    DamagedError
-        If ``backends/<name>.json`` is not what it should be.
-    """
-    return _progress(folder, _kept_state(folder.backend(name)))
-
-
-def _progress(folder: RunFolder, state: Mapping[str, Any]) -> Progress:
-    owed_bytes, owed_files = (0, 0) if state["complete"] else _owed(folder, state)
-    refused = state["refused"]
-    error = state["error"] or (
-        f"{refused[-1]['what']}: {refused[-1]['reason']}" if refused else None
-    )
-    return Progress(
-        complete=state["complete"],
-        owed_bytes=owed_bytes,
-        owed_files=owed_files,
-        error=error,
-        failing=state["error"] is not None,
-        url=state["state"].get("url"),
-        refused=len(refused) + state["refused_more"],
-    )
-
-
-def _owed(folder: RunFolder, state: Mapping[str, Any]) -> tuple[int, int]:
-    try:
-        end = os.path.getsize(folder.history()) - _CLOSING_BYTES
-    except OSError:
-        end = 0
-    try:
-        listed = read_document(folder.artifact_list).get("artifacts")
-    except (OSError, DamagedError):
-        listed = []
-    given = state["files"]
-    owed = [kept for kept in kept_files(listed)[0] if given.get(kept.path) != kept.mark]
-    return max(0, end - state["offset"]), len(owed)
-
-
-def _fresh_state() -> dict[str, Any]:
-    return {
-        "backend": "", "options": {}, "state": {}, "claim": None, "attempt": 1,
-        "offset": START, "rows": 0, "left_out": 0, "last_row": None,
-        "params": None, "tags": {}, "notes": "", "environment": None, "files": {},
-        "refused": [], "refused_more": 0, "status": None, "complete": False,
-        "error": None, "error_since": None, "updated_at": None,
-    }  # fmt: skip
-
-
-def _kept_state(path: str) -> dict[str, Any]:
-    """Read how far a mirror has come; a new one has come nowhere."""
-    state = _fresh_state()
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        state |= read_document(path)
-    for key, fresh in _fresh_state().items():
-        if fresh is not None and type(state[key]) is not type(fresh):
-            raise DamagedError(
-                f"{path}: {key} is {type(state[key]).__name__}, expected {type(fresh).__name__}. "
-                "Mend it; without the file the run would be copied a second time."
-            )
-    return state
 
 
 def _tags(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -19,11 +19,17 @@ from experiment_tracking.cli.command import (
 )
 from experiment_tracking.cli.screen import GAP, Cell, Screen, json_out, say
 from experiment_tracking.cli.text import clean, size
-from experiment_tracking.errors import ExperimentTrackingError, InvalidValueError, RunBusyError
+from experiment_tracking.errors import (
+    DamagedError,
+    ExperimentTrackingError,
+    InvalidValueError,
+    RunBusyError,
+)
 
 if TYPE_CHECKING:
     from experiment_tracking.backends.catalog import Target
-    from experiment_tracking.backends.mirror import Mirror, Orders, Progress
+    from experiment_tracking.backends.mirror import Mirror, Orders
+    from experiment_tracking.backends.progress import Progress
     from experiment_tracking.folder.layout import RunFolder
     from experiment_tracking.registry.record import RunRecord
 
@@ -109,9 +115,13 @@ def push(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     from experiment_tracking.backends.child import serve
+    from experiment_tracking.backends.processes import kill_below_this
 
+    # What is said up to here tells the process that started us why we could not begin.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     serve(sys.stdin.buffer, args.serve, _new_mirror, args.linger)
-    # A service's own package may have threads or exit hooks that wait for what is away.
+    # A service's own package may have threads, processes or exit hooks that wait for what is away.
+    kill_below_this()
     os._exit(DONE)
 
 
@@ -187,10 +197,12 @@ def _known_targets(record: "RunRecord") -> "dict[str, Target]":
     """Return where the run was copied to before, by the names of its mirrors."""
     from experiment_tracking.backends.catalog import Target
 
-    return {
-        name: Target(str(kept.get("backend")), kept.get("options") or {}, name)
-        for name, kept in record.mirrors.items()
-    }
+    known = {}
+    for name, kept in record.mirrors.items():
+        if "backend" not in kept:
+            raise DamagedError(str(kept.get("error")))
+        known[name] = Target(kept["backend"], kept.get("options") or {}, name)
+    return known
 
 
 def _target(
@@ -435,7 +447,6 @@ def _print_outcome(
 
 def _state_of(record: "RunRecord", name: str) -> Mapping[str, Any]:
     """Read what the mirror has noted last; nothing while there is none."""
-    from experiment_tracking.errors import DamagedError
     from experiment_tracking.folder.documents import read_document
 
     try:

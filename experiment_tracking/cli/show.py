@@ -434,7 +434,10 @@ def _print_artifacts(record: "RunRecord", screen: Screen) -> None:
 
 
 def _mirror(kept: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("backend", "url", "complete", "owed_bytes", "error", "error_since", "updated_at")
+    known = (
+        "backend", "options", "url", "complete", "owed_bytes", "error", "error_since",
+        "updated_at",
+    )  # fmt: skip
     return {name: kept.get(name) for name in known} | {"refused": _entries(kept.get("refused"))}
 
 
@@ -447,12 +450,19 @@ def _print_mirrors(record: "RunRecord", screen: Screen) -> None:
     columns = [
         column_of("", list(mirrors), text.clean),
         column_of("state", [_copied(kept) for kept in known], text.clean),
-        column_of("url", [kept["url"] for kept in known], text.param_or_nothing, rank=1),
+        column_of("where", [_place(kept) for kept in known], text.param_or_nothing, rank=1),
     ]
     screen.table(columns, INDENT)
     wrong = [(INDENT + name, kept["error"]) for name, kept in zip(mirrors, known, strict=True)]
     if pairs := _pairs(wrong):
         screen.pairs(pairs)
+
+
+def _place(kept: Mapping[str, Any]) -> str | None:
+    """Return where people see the copy, or else what was said of where it is to be."""
+    options = kept["options"] if isinstance(kept["options"], dict) else {}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return kept["url"] or " ".join(given) or None
 
 
 def _copied(kept: Mapping[str, Any]) -> str:

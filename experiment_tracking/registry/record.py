@@ -244,7 +244,8 @@ class RunRecord:
         """Copies elsewhere, by name: backend, url, complete, owed_bytes, error and more.
 
         Reads ``backends/*.json``, which the copying process writes. ``complete`` is True where
-        the service has all of an ended run, ``error`` is what keeps it from that now.
+        the service has all of an ended run, ``error`` is what keeps it from that now, or what is
+        wrong with that file.
         """
         try:
             names = sorted(n for n in os.listdir(self.folder.backends) if n.endswith(".json"))
@@ -253,12 +254,23 @@ class RunRecord:
         return {n.removesuffix(".json"): self._mirror(n.removesuffix(".json")) for n in names}
 
     def _mirror(self, name: str) -> dict[str, Any]:
-        kept = read_document(self.folder.backend(name))
+        try:
+            kept = read_document(self.folder.backend(name))
+        except DamagedError as error:
+            kept = {"error": f"{error} Delete it and the copy is begun anew: experiments push."}
         state, offset = kept.get("state"), kept.get("offset")
         size = _size_of(self.folder.history())
         owed = size - CLOSING_BYTES - offset if type(offset) is int else size
         url = state.get("url") if type(state) is dict else None
-        return {**kept, "url": url, "owed_bytes": max(0, owed)}
+        known = {"url": url, "owed_bytes": max(0, owed), "complete": self._is_whole_in(kept)}
+        return {**kept, **known}
+
+    def _is_whole_in(self, mirror: Mapping[str, Any]) -> bool:
+        """Tell whether a mirror has the run's end, and not that of an earlier attempt."""
+        attempts, said = self.summary.get("attempts"), self.summary.get("status")
+        number = max(len(attempts), 1) if type(attempts) is list else 1
+        is_of_this_end = said not in FINAL or said == mirror.get("status")
+        return bool(mirror.get("complete") and mirror.get("attempt") == number and is_of_this_end)
 
     def value(self, column: str) -> float | None:
         """Return one number of a metric, None where the run has the metric but not that number.

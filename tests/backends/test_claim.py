@@ -196,9 +196,17 @@ def test_a_number_that_was_tidied_away_meanwhile_is_not_enough(folder, monkeypat
 def test_a_run_that_is_gone_is_not_made_anew(folder):
     claim = Claim.take(folder, "wandb")
     shutil.rmtree(folder.path)
+    assert not claim.holds()
     claim.release()
-    with pytest.raises(FileNotFoundError):
-        claim.holds()
     with pytest.raises(FileNotFoundError):
         Claim.take(folder, "wandb")
     assert not os.path.exists(folder.path)
+
+
+def test_the_same_number_in_a_folder_that_was_made_anew_is_not_ours(folder):
+    claim = Claim.take(folder, "wandb")
+    shutil.rmtree(folder.path)
+    leave(folder, host="another")
+    assert not claim.holds()
+    claim.release()
+    assert json.loads(Path(folder.backends, "wandb.claim-000001").read_text())["host"] == "another"

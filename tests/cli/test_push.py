@@ -173,7 +173,10 @@ def test_one_run_in_trouble_does_not_keep_the_others(experiments, root, service)
     assert code == 1
     assert "digits/lr-0.1" in err
     assert "tofile.json is not JSON" in err
+    assert "Delete it and the copy is begun anew" in err
     assert "digits/lr-0.01  tofile  complete" in out
+    (root / "digits/lr-0.1/backends/tofile.json").unlink()
+    assert experiments("push", "lr-0.1", "--to", "tofile")[0] == 0
 
 
 # ---------------------------------------------------------------------- what cannot be

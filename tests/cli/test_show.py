@@ -305,12 +305,32 @@ def test_mirrors_are_shown_with_what_they_are_owed(experiments, service):
     code, out, _ = experiments("show", "lr-0.1")
     assert code == 0
     shown = squeezed(out).split("\nmirrors\n")[1]
-    assert re.match(r"\s+state  url\n  tofile  complete  file://\S+\.log\n", shown)
+    assert re.match(r"\s+state  where\n  tofile  complete  file://\S+\.log\n", shown)
     service.mood("away")
     assert experiments("push", "lr-0.01", "--to", "tofile")[0] == 1
     shown = squeezed(experiments("show", "lr-0.01")[1]).split("\nmirrors\n")[1]
-    assert re.match(r"\s+state  url\n  tofile  \d+B of rows owed", shown)
+    assert re.match(r"\s+state  where\n  tofile  \d+B of rows owed", shown)
     assert "ConnectionError: the service is away" in shown
     kept = json.loads(experiments("show", "lr-0.01", "--json")[1])["mirrors"]["tofile"]
     assert (kept["backend"], kept["complete"]) == ("tofile", False)
     assert kept["owed_bytes"] > 0
+
+
+def test_a_mirror_without_a_page_is_shown_with_what_it_was_told(experiments, service, root):
+    assert experiments("push", "lr-0.1", "--to", "tofile")[0] == 0
+    path = root / "digits/lr-0.1/backends/tofile.json"
+    state = json.loads(path.read_text())
+    del state["state"]["url"]
+    path.write_text(json.dumps(state))
+    shown = squeezed(experiments("show", "lr-0.1")[1]).split("\nmirrors\n")[1]
+    assert re.search(r"\n  tofile  complete  folder=/\S+\n", shown)
+
+
+def test_a_mirror_whose_note_is_damaged_says_what_to_do(experiments, service, root):
+    assert experiments("push", "lr-0.1", "--to", "tofile")[0] == 0
+    (root / "digits/lr-0.1/backends/tofile.json").write_text("")
+    code, out, _ = experiments("show", "lr-0.1")
+    shown = squeezed(out).split("\nmirrors\n")[1]
+    assert code == 0
+    assert "tofile.json is not JSON: empty. Delete it and the copy is begun anew" in shown
+    assert "complete" not in shown

@@ -1,5 +1,6 @@
 """A process of its own for what kills, interrupts, forks or fills the disk."""
 
+import importlib.util
 import json
 import os
 import re
@@ -71,3 +72,15 @@ def alone(tmp_path: Path) -> Callable[..., Ended]:
         return Ended(result, ended.returncode, stderr)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def unreliable() -> Any:
+    """The module beside this one, which is no package."""
+    path = Path(__file__).with_name("unreliable.py")
+    spec = importlib.util.spec_from_file_location("unreliable", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
