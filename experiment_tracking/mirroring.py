@@ -115,11 +115,11 @@ class RunMirrors:
         """Have the child leave the run alone; what is owed stays owed."""
         child().forget(self._folder.path)
 
-    def end(self, status: str, error: Mapping[str, str] | None) -> None:
+    def end(self, status: str, error: Mapping[str, str] | None, ended_at: str) -> None:
         """Tell the child that all is written, and the status that the run will have."""
         self._ended_at = utc_now()
         path = self._folder.path
-        child().tell(path, {"end": path, "status": status, "error": error})
+        child().tell(path, {"end": path, "status": status, "error": error, "ended_at": ended_at})
 
     def wait(self, deadline: float) -> dict[str, dict[str, Any]]:
         """Wait until every mirror is complete, has failed three times, or the time is over.

@@ -91,6 +91,8 @@ class RunWriter:
         self._troubles: set[str] = set()
         self._heartbeat = Heartbeat(folder.heartbeat)
         self._opened_at = time.monotonic()
+        self._ended = "", 0.0
+        """When the run ended, and after how many seconds."""
         self._sha256 = Sha256(b"[")
         self._lost_rows = documents["summary"].get("lost", {}).get("rows", 0)
         self._rows = 0
@@ -557,6 +559,8 @@ class RunWriter:
 
     def _close(self, status: str, error: dict[str, str] | None, *, hurry: bool) -> None:
         self.history.seal()
+        # Now: what backends still need is not the run's time.
+        self._ended = utc_now(), round(time.monotonic() - self._opened_at, 3)
         bound_s = _HURRIED_BOUND_S if hurry else _EXIT_BOUND_S
         patience_s = min(self.settings.exit_timeout_s, bound_s if hurry else math.inf)
         started = time.monotonic()
@@ -638,12 +642,12 @@ class RunWriter:
     def _tell_backends_the_end(self, status: str, error: dict[str, str] | None) -> None:
         # Not before all is written that they are to have.
         if self.mirrors is not None and not self._taken_over:
-            self.mirrors.end(status, error)
+            self.mirrors.end(status, error, self._ended[0])
         if not self.backends:
             return
         if environment := self.environment.snapshot():
             self.to_backends("log_environment", environment)
-        known = {"summary": _readable(self.digest), "ended_at": utc_now(), "error": error}
+        known = {"summary": _readable(self.digest), "ended_at": self._ended[0], "error": error}
         for backend in self.backends:
             backend.end(status, **known)
 
@@ -702,8 +706,7 @@ class RunWriter:
     def _put_ending(
         self, status: str, error: dict[str, str] | None, summary: dict[str, Any]
     ) -> None:
-        now = utc_now()
-        duration_s = round(time.monotonic() - self._opened_at, 3)
+        now, duration_s = self._ended
         self._put_digest(summary)
         if not self.tail.behind_bytes:
             summary["history"] |= {

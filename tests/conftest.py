@@ -179,6 +179,7 @@ def service(tmp_path, monkeypatch):
         writer.close("finished", hurry=True)
     if mirroring := sys.modules.get("experiment_tracking.mirroring"):
         mirroring.child().end()
+    sys.modules.pop("tofile", None)  # a capture would find it among the modules
 
 
 # ---------------------------------------------------------------------- real services

@@ -1,8 +1,8 @@
 """The process that makes the mirrors of all runs of a training process, told by its stdin.
 
 Each line is one order, as JSON: ``{"run": path, "targets": [[backend, options, name], ...]}``,
-``{"end": path, "status": ..., "error": ...}`` or ``{"stop": path}``. It outlives the training
-process by what is still to be copied, and a bound.
+``{"end": path, "status": ..., "error": ..., "ended_at": ...}`` or ``{"stop": path}``. It outlives
+the training process by what is still to be copied, and a bound.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ class _Server:
             self._start(order["run"], [Target(*target) for target in order["targets"]])
         elif "end" in order:
             for job in self._jobs.get(order["end"], []):
-                job.orders.end(order["status"], order["error"])
+                job.orders.end(order["status"], order["error"], order["ended_at"])
         elif "stop" in order:
             for job in self._jobs.get(order["stop"], []):
                 job.orders.stop()

@@ -73,6 +73,10 @@ class BackendInterface(ABC):
     """Arguments that make it anew. With these and a name it follows in the run's child process;
     a backend without them is an object of this process, where it gets a thread."""
 
+    place: str = ""
+    """Where it copies to, as decided when it was made, without credentials. When a mirror is gone
+    on with in another place, everything is given again."""
+
     @abstractmethod
     def start_run(self, run_name: str, config: Mapping[str, Any]) -> int | None:
         """Begin the copy of a run, or go on with it; ``config`` is empty where none was given."""
@@ -166,6 +170,7 @@ class BoundBackend:
     def __init__(self, backend: object, methods: Mapping[str, Callable[..., object]]) -> None:
         self.backend = backend
         self.name: str = getattr(backend, "name", "") or type(backend).__name__
+        self.place: str = getattr(backend, "place", "")
         self.in_use = False
         """Whether a run is open with it."""
         self.takes_batches = "log_batch" in methods

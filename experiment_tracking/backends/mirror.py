@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiment_tracking.backends.catalog import Target, make
 from experiment_tracking.backends.claim import Claim
@@ -29,7 +29,11 @@ from experiment_tracking.backends.progress import (
     read_progress,
     read_state,
 )
-from experiment_tracking.errors import BackendBusyError, DamagedError
+from experiment_tracking.errors import (
+    BackendBusyError,
+    DamagedError,
+    ExperimentTrackingError,
+)
 from experiment_tracking.folder.cursor import HistoryCursor, Place, PlacedRow, mark
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import Document, read_document, utc_now
@@ -45,13 +49,27 @@ _GRAIN_S = 1.0
 _SAVE_S = 1.0
 _GOES = 3
 """How often a call is made that the service refuses, and how often a push tries in all."""
+_GIVEN = (
+    "offset", "rows", "left_out", "last_row", "params", "tags", "notes", "environment", "files",
+    "refused", "refused_more", "status", "complete",
+)  # fmt: skip
+"""What a state says of what the service has."""
+
 _BATCH_ROWS = 1000
 _BATCH_ROWS_ONE_BY_ONE = 100
 _FILES_AT_ONCE = 10
 _REFUSED_KEPT = 100
 
-Ending = tuple[str, Mapping[str, str] | None]
-"""A run's last status, and the type and message of its error."""
+
+class Ending(NamedTuple):
+    """How a run ends."""
+
+    status: str
+    error: Mapping[str, str] | None = None
+    """Type and message of what ended it."""
+    ended_at: str | None = None
+    """None: now."""
+
 
 _Give = Callable[[BoundBackend], object]
 
@@ -86,9 +104,14 @@ class Orders:
         """Whether to stop now."""
         return self._stopped or time.monotonic() >= self._deadline
 
-    def end(self, status: str, error: Mapping[str, str] | None = None) -> None:
-        """Tell that the run's history is sealed, and the status that it is about to have."""
-        self._ending = (status, error)
+    def end(
+        self,
+        status: str,
+        error: Mapping[str, str] | None = None,
+        ended_at: str | None = None,
+    ) -> None:
+        """Tell that the run's history is sealed, and what its summary is about to say."""
+        self._ending = Ending(status, error, ended_at)
         self._tell()
 
     def stop(self) -> None:
@@ -201,6 +224,8 @@ class Mirror:
         except BackendBusyError:
             raise
         except Exception as error:
+            # Begun anew: a connection, or a service's own process, may be beyond repair.
+            self._disconnect()
             self._fail(error)
             if not self._follows and self._failures >= _GOES:
                 return True
@@ -217,9 +242,9 @@ class Mirror:
 
     def _step(self, ending: Ending | None) -> bool:
         """Copy the next piece of each kind, or the end behind them; tell if there was a piece."""
-        if ending and not self._is_started and self._is_up_to_date(ending):
+        if ending and not self._is_started and self._is_up_to_date(ending, self._made()):
             return False
-        backend, settled = self._connected(), ending is not None
+        backend, settled = self._started(), ending is not None
         moved = self._give_documents(backend)
         moved |= self._give_rows(backend, settled)
         moved |= self._give_files(backend, settled)
@@ -279,13 +304,14 @@ class Mirror:
             return None
         if status == "crashed" and self._state.value["status"]:
             # It was about to end as we were told.
-            return self._state.value["status"], None
-        return status, self._summary().get("error")
+            return Ending(self._state.value["status"])
+        summary = self._summary()
+        return Ending(status, summary.get("error"), summary.get("ended_at"))
 
     def _status(self) -> str:
         return status_of(self._summary(), self.folder.heartbeat)[0]
 
-    def _is_up_to_date(self, ending: Ending) -> bool:
+    def _is_up_to_date(self, ending: Ending, backend: BoundBackend) -> bool:
         """Tell whether an earlier process has copied all that is there now."""
         state, summary = self._state.value, self._summary()
         # What the writer says counts above what we were told, or took from its silence.
@@ -293,22 +319,29 @@ class Mirror:
         status = said if said in FINAL else state["status"]
         return bool(
             state["complete"]
+            and state["place"] == backend.place
             and state["status"] == status
-            and (self.orders.ending is None or ending[0] == state["status"])
+            and (self.orders.ending is None or ending.status == state["status"])
             and not self._new_documents()
             and not self._owed_files()
             and not self._rows().next(1, settled=True)
         )
 
-    def _connected(self) -> BoundBackend:
+    def _made(self) -> BoundBackend:
         if self._backend is None:
             self._backend = check_backend(make(self.target.backend, self.target.options))
-        if not self._is_started:
-            self._start(self._backend)
         return self._backend
+
+    def _started(self) -> BoundBackend:
+        backend = self._made()
+        if not self._is_started:
+            self._start(backend)
+        return backend
 
     def _start(self, backend: BoundBackend) -> None:
         state, summary = self._state.value, self._summary()
+        if state["place"] != backend.place:
+            self._forget()
         given = state["rows"] - state["left_out"]
         arrived = backend.start_run(
             self.folder.name,
@@ -325,11 +358,19 @@ class Mirror:
             rows=given,
             state=state["state"],
         )
-        if type(arrived) is int and arrived != given:
+        if arrived == 0 and given:  # The copy is gone, files and all.
+            self._forget()
+        elif type(arrived) is int and arrived != given:
             self._go_to_row(arrived)
         self._cursor = None
         self._is_started = True
-        self._save(complete=False)
+        self._save(complete=False, place=backend.place)
+
+    def _forget(self) -> None:
+        """Give all of it again; what the backend itself keeps stays."""
+        state, fresh = self._state.value, fresh_state()
+        state |= {key: fresh[key] for key in _GIVEN}
+        self._cursor = None
 
     def _go_to_row(self, arrived: int) -> None:
         """Go back, or on, to the row behind those that are there; some were left out."""
@@ -479,16 +520,15 @@ class Mirror:
     # ------------------------------------------------------------------ the end
 
     def _end(self, backend: BoundBackend, ending: Ending) -> None:
-        status, error = ending
         summary = self._summary()
         known = {
             "summary": _metrics(self.folder, summary),
-            "ended_at": summary.get("ended_at") or utc_now(),
-            "error": error,
+            "ended_at": ending.ended_at or utc_now(),
+            "error": ending.error,
         }
-        while not self._try("the end", partial(backend.end_run, status, **known)):
+        while not self._try("the end", partial(backend.end_run, ending.status, **known)):
             pass
-        self._save(complete=True, status=status)
+        self._save(complete=True, status=ending.status)
 
     def _let_go(self) -> None:
         self._disconnect()
@@ -532,7 +572,7 @@ class Mirror:
 
     def _refuse(self, what: str, error: Exception, **place: int) -> None:
         state = self._state.value
-        reason = self._redact(f"{type(error).__name__}: {error}")
+        reason = self._redact(_in_words(error))
         noted = {"what": self._redact(what), "reason": reason, "at": utc_now(), **place}
         if len(state["refused"]) < _REFUSED_KEPT:
             state["refused"] = [*state["refused"], noted]
@@ -544,7 +584,7 @@ class Mirror:
     def _fail(self, error: Exception) -> None:
         """Note what keeps the mirror from going on."""
         self._failures += 1
-        told = self._redact(f"{type(error).__name__}: {error}")
+        told = self._redact(_in_words(error))
         now = utc_now()
         since = self._state.value["error_since"] or now
         self._note(error=told, error_since=since, failed_at=now)
@@ -651,6 +691,11 @@ def _give_tags(
 
 def _give_environment(environment: Mapping[str, Any], backend: BoundBackend) -> None:
     backend.log_environment(copy.deepcopy(environment))
+
+
+def _in_words(error: Exception) -> str:
+    ours = isinstance(error, ExperimentTrackingError)
+    return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
 def _what(kept: KeptFile) -> str:

@@ -126,6 +126,7 @@ class MLflowBackend(BackendInterface):
         check_installed(self._address)
         self._experiment_name = _checked_experiment(experiment_name)
         self.options = {"tracking_uri": self._address, "experiment_name": experiment_name}
+        self.place = " ".join(filter(None, (public(self._address), experiment_name)))
         self._client: Any = None
         self._most_metrics = MAX_METRICS
 

@@ -105,7 +105,7 @@ def _owed(folder: RunFolder, state: Mapping[str, Any]) -> tuple[int, int]:
 def fresh_state() -> dict[str, Any]:
     """Return the state of a mirror that has come nowhere."""
     return {
-        "backend": "", "options": {}, "state": {}, "claim": None, "attempt": 1,
+        "backend": "", "options": {}, "place": "", "state": {}, "claim": None, "attempt": 1,
         "offset": START, "rows": 0, "left_out": 0, "last_row": None,
         "params": None, "tags": {}, "notes": "", "environment": None, "files": {},
         "refused": [], "refused_more": 0, "status": None, "complete": False,

@@ -1,7 +1,7 @@
 """Services that keep in a folder what they are given, and fail as the test wants.
 
-``away`` in the folder: the service does not answer. ``forbidden``: it refuses to begin. A file or
-row of which ``poison`` is part is refused.
+``away`` in the folder: the service does not answer. ``forbidden``: it refuses to begin. ``cut``:
+the connection breaks, for good. ``place`` holds where the service is. A file or row of which ``poison`` is part is refused.
 """
 
 import json
@@ -21,6 +21,9 @@ class Service(BackendInterface):
     def __init__(self, folder, dies_in_call=0, dies_before=False, token=""):
         self.options = {"folder": folder}
         self.folder = Path(folder)
+        self.is_cut = False
+        place = self.folder / "place"
+        self.place = place.read_text() if place.exists() else ""
         self.calls = 0
         self.dies_in_call = dies_in_call
         self.dies_before = dies_before
@@ -28,6 +31,11 @@ class Service(BackendInterface):
     def note(self, method, *values, rows=None):
         if (self.folder / "away").exists():
             raise BackendUnavailableError("the service is away, says https://me:hunter2@host/x")
+        if (self.folder / "cut").exists():
+            (self.folder / "cut").unlink()
+            self.is_cut = True
+        if self.is_cut:
+            raise ConnectionResetError("the connection was cut")
         self.calls += 1
         dies = self.calls == self.dies_in_call
         if dies and self.dies_before:

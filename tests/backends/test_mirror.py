@@ -536,7 +536,7 @@ def test_what_forbids_to_begin_is_asked_again(copied, make, follow):
     (copied.folder / "forbidden").touch()
     mirror, thread = follow(copied, run)
     wait_for(lambda: mirror.progress.failing)
-    assert mirror.progress.error == "BackendError: no permission"
+    assert mirror.progress.error == "no permission"
     (copied.folder / "forbidden").unlink()
     thread.join()
     assert mirror.progress.complete
@@ -615,6 +615,52 @@ def test_what_has_not_arrived_is_sent_again_and_what_was_refused_is_not(copy_to,
     assert [call[3]["rows"] for call in copy.calls("start")] == [0, 18]
 
 
+def test_in_another_place_everything_is_given_again(copied, make):
+    with make("p") as tracker, tracker.start_run("r", {"lr": 0.1}, tags=["t"]) as run:
+        run.log_text("kept", "remarks")
+        for step in range(20):
+            run.log_metrics({"poison" if step == 3 else "loss": 1.0}, step=step)
+    copied.push(run.path)
+    first = [call[0] for call in copied.calls()]
+    assert copied.push(run.path).complete
+    assert [call[0] for call in copied.calls()] == first
+    (copied.folder / "place").write_text("the new server")
+    assert copied.push(run.path).complete
+    assert [call[0] for call in copied.calls()] == [*first, *first]
+    assert copied.steps == [step for step in range(20) if step != 3] * 2
+    state = state_of(run.path)
+    assert state["place"] == "the new server"
+    assert [one["row"] for one in state["refused"]] == [4]
+
+
+def test_a_copy_that_is_gone_gets_its_files_again_too(copy_to, make):
+    run = make("p").start_run("r")
+    run.log_text("kept", "remarks")
+    run.log_metrics({"loss": 1.0})
+    copy = copy_to("counting-service")
+    copy.push(run.path)
+    (copy.folder / "rows.jsonl").unlink()
+    (copy.folder / "calls.jsonl").unlink()
+    run.end_run()
+    assert copy.push(run.path).complete
+    assert copy.steps == [0]
+    assert [call[2] for call in copy.calls("artifact")] == ["remarks"]
+
+
+def test_a_connection_that_broke_is_made_anew(copied, make, follow):
+    run = make("p").start_run("r")
+    run.log_metrics({"loss": 1.0}, step=0)
+    mirror, thread = follow(copied, run.path)
+    wait_for(lambda: copied.steps == [0])
+    (copied.folder / "cut").touch()
+    run.log_metrics({"loss": 1.0}, step=1)
+    run.end_run()
+    thread.join()
+    assert mirror.progress.complete
+    assert copied.steps == [0, 1]
+    assert len(copied.calls("start")) == 2
+
+
 def test_of_very_many_refusals_a_hundred_are_named_and_all_are_counted(copied, make):
     with make("p") as tracker, tracker.start_run("r") as run:
         for step in range(130):
@@ -637,7 +683,7 @@ def test_a_file_that_is_refused_holds_up_nothing(copied, make):
     assert (progress.complete, progress.refused) == (True, 5)
     assert [call[2] for call in copied.calls("artifact")] == ["good"]
     reasons = {one["what"].split(" ")[0]: one["reason"] for one in state_of(run.path)["refused"]}
-    assert reasons["artifacts/lost.txt"] == "DamagedError: artifacts/lost.txt is gone"
+    assert reasons["artifacts/lost.txt"] == "artifacts/lost.txt is gone"
     assert "1 bytes that are not the 3 logged" in reasons["artifacts/cut.txt"]
     assert {"params", "tags", "artifacts/bad.txt"} < reasons.keys()
     tries = sorted(call[0] for call in copied.read("refused"))

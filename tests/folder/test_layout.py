@@ -263,9 +263,11 @@ def test_a_run_folder_knows_the_name_of_every_file():
         "models": "models", "code": "code", "tensorboard": "tensorboard",
         "inputs": "inputs.json", "system_metrics": "system_metrics.json",
         "console": "console.log", "handover": "handover.json", "patch": "code/git.patch",
+        "backends": "backends",
     }  # fmt: skip
     assert run.history() == run.file("metrics_history.json")
     assert run.history("3") == run.file("metrics_history.3.json")
+    assert run.backend("mlflow-2") == run.file("backends", "mlflow-2.json")
 
 
 def test_ranks_are_read_off_the_names_of_their_histories(tmp_path):
