@@ -50,7 +50,13 @@ def train(run, config):
 
 
 def main():
-    tracker = ExperimentTracker("digits", use_mlflow=MLFLOW_AVAILABLE, use_wandb=WANDB_AVAILABLE)
+    tracker = ExperimentTracker(
+        "digits",
+        use_mlflow=MLFLOW_AVAILABLE,
+        use_wandb=WANDB_AVAILABLE,
+        # This training takes a second, the first look at MLflow several: its end waits for that.
+        exit_timeout_s=120,
+    )
     with tracker.start_run("mirrored", config=CONFIG) as run:
         train(run, CONFIG)
 

@@ -78,6 +78,9 @@ class ShapeIsAMethod:
     def __float__(self):
         return 2.5
 
+    def __repr__(self):  # the name of a test, the same in each process
+        return "ShapeIsAMethod()"
+
 
 # ---------------------------------------------------------------- numbers
 

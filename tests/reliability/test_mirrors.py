@@ -264,7 +264,7 @@ def content(folder):
         if name.startswith("backends/") or name == "heartbeat.json":
             continue
         if ".tfevents." in name:
-            found[str(path.parent.relative_to(folder)) + "/events"] = [*events_of(path)]
+            found[str(path.parent.relative_to(folder)) + "/events"] = sorted(events_of(path))
             continue
         data = _TIMES.sub(b"<time>", path.read_bytes()).replace(bytes(folder), b"<run>")
         data = data.replace(bytes(folder.parents[1]), b"<root>")

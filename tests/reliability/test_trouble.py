@@ -271,12 +271,18 @@ def _become_nobody(folder):
     os.seteuid(NOBODY)
 
 
+def _delete(folder):
+    # The run's thread may write into it meanwhile.
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_a_run_whose_folder_is_deleted_is_written_again(tmp_path, capfd):
     run = _open(tmp_path)
     run.log_params({"lr": 0.1})
     _log(run, range(100))
     run.log_text("gone", "note")
-    shutil.rmtree(run.path)
+    _delete(run.path)
     _log(run, range(100, 150))
     run.set_tags({"a": "b"})
     run._writer._beat()
@@ -296,7 +302,7 @@ def test_a_run_whose_folder_is_deleted_is_written_again(tmp_path, capfd):
 def test_a_folder_deleted_right_before_the_end_is_written_again_too(tmp_path, capfd):
     run = _open(tmp_path)
     _log(run, range(100))
-    shutil.rmtree(tmp_path / "p")
+    _delete(tmp_path / "p")
     run.end_run()
     assert os.listdir(run.path / "tensorboard")
     assert "incomplete" not in capfd.readouterr().err
