@@ -193,16 +193,28 @@ class RunMirrors:
     def _tell_owed(self, name: str, progress: "Progress") -> None:
         import shlex
 
-        owed = f"{progress.owed_bytes:,} bytes of rows"
-        owed += f" and {progress.owed_files} files" if progress.owed_files else ""
-        reason = f" ({progress.error})" if progress.error else ""
         command = f"experiments push {shlex.quote(self._folder.path)}"
         if not os.path.lexists(self._folder.backend(name)):  # The disk did not take it.
             command += f" --to {name}"
         notice(
-            f"run {self._folder.name!r}: {name} has not got everything in time{reason}; {owed} "
-            f"are still owed to it. To pay: {command}"
+            f"run {self._folder.name!r}: {name} has not got everything in time "
+            f"({self._why_owed(name, progress)}). Still owed: {_owed(progress)}. To pay: {command}"
         )
+
+    def _why_owed(self, name: str, progress: "Progress") -> str:
+        if progress.error and progress.failing:
+            return progress.error
+        if child().is_hopeless:
+            return "the process that mirrors runs does not stay alive"
+        state = self._document(name)
+        # What an earlier attempt has given bears that one's number.
+        has_given = state.get("rows") and state.get("attempt") == self._attempt
+        return "it is still copying" if has_given else "it is still starting"
+
+    def _document(self, name: str) -> dict[str, Any]:
+        with contextlib.suppress(OSError, DamagedError):
+            return read_document(self._folder.backend(name))
+        return {}
 
     # ------------------------------------------------------------------ what the child has noted
 
@@ -251,6 +263,16 @@ class RunMirrors:
             document = {_DAMAGE: self._progress(name).error}  # and what to do
         self._seen[name] = mark
         return document
+
+
+def _owed(progress: "Progress") -> str:
+    """Name what is missing in a service; where all is there but the end, that."""
+    files = progress.owed_files
+    owed = [
+        f"{progress.owed_bytes:,} bytes of rows" if progress.owed_bytes else "",
+        f"{files} file{'' if files == 1 else 's'}" if files else "",
+    ]
+    return " and ".join(filter(None, owed)) or "its end"
 
 
 class _Child:

@@ -68,8 +68,10 @@ class ExperimentTracker(Logs):
         Write TensorBoard's files as well.
     use_wandb, use_mlflow
         Copy every run to Weights & Biases or MLflow, into the project or experiment that bears
-        the project's name. A process beside this one does it, out of the run's folder: what goes
-        wrong there costs training nothing, and ``experiments push`` sends what was not sent.
+        the project's name; to MLflow at ``$MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db`` in
+        this folder, unless ``tracking_uri`` says where. A process beside this one does it, out of
+        the run's folder: what goes wrong there costs training nothing, and ``experiments push``
+        sends what was not sent.
     backend
         ``"files"``, ``"wandb"``, ``"mlflow"``, ``"tensorboard"``, the name of an entry point of
         ``experiment_tracking.backends``, an instance with the methods of
@@ -97,15 +99,15 @@ class ExperimentTracker(Logs):
     print_changes
         Print at a run's end what has changed since the last run of the same script.
     verify_backends
-        Ask every backend now whether its service answers. This imports its package here, which
-        takes seconds for MLflow.
+        Ask every backend now whether its service answers: MLflow and W&B for at most 10 s, and
+        without importing their packages here.
     exit_timeout_s
         Seconds that the end of a run waits for its backends, all together. What they are owed
         then is said, and kept in the summary.
 
     Raises
     ------
-    InvalidNameError, InvalidValueError, BackendError
+    InvalidNameError, InvalidValueError, InvalidTypeError, BackendError
         For arguments that cannot be; BackendError too for a service that does not answer, with
         ``verify_backends``.
     MissingPackageError

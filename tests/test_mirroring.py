@@ -313,11 +313,24 @@ def test_a_hanging_service_holds_the_end_no_longer_than_its_bound_and_is_paid_la
     told = summary(run)["followers"]["tofile"]
     assert summary(run)["status"] == "finished"
     assert not told["finished"]
-    assert told["owed_bytes"] > 0
-    assert f"experiments push {run.path}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "in time (it is still starting). Still owed: " in said
+    assert f"{told['owed_bytes']:,} bytes of rows. To pay: experiments push {run.path}" in said
     service.mood()  # As in a notebook, the process lives on, and so does its child.
     until(lambda: service.calls(run.id, "end"))
     assert service.steps(run.id) == list(range(100))
+
+
+@pytest.mark.parametrize(("files", "owed"), [(0, "its end"), (1, "1 file"), (2, "2 files")])
+def test_what_is_owed_is_named_with_the_reason(start, service, until, capsys, files, owed):
+    run = start(exit_timeout_s=0)
+    run.log_metrics({"x": 0}, step=0)
+    until(lambda: state(run).get("rows") == 1)
+    service.mood("hanging")
+    for number in range(files):
+        run.log_text("hello", f"note-{number}")
+    run.end_run()
+    assert f"it is still copying). Still owed: {owed}. To pay: " in capsys.readouterr().err
 
 
 def test_the_end_does_not_wait_for_a_service_that_is_away(start, service, capsys):

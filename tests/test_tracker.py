@@ -103,6 +103,7 @@ def test_a_bad_name_is_refused_and_nothing_is_made(make, root, name):
         ({"tags": 3}, InvalidTypeError),
         ({"notes": None}, InvalidTypeError),
         ({"tracking_uri": "ftp://localhost"}, BackendError),
+        ({"use_mlflow": "http://localhost:5000"}, InvalidTypeError),
         ({"backend": "sqlite"}, BackendError),
         ({"backend": ["files", "sqlite"]}, BackendError),
         ({"backend": object()}, BackendError),

@@ -1,17 +1,20 @@
 """Which backends there are by name: ours, and those that packages offer by entry point."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import orjson
 
 from experiment_tracking.backends.interface import BackendInterface, BoundBackend, check_backend
-from experiment_tracking.errors import BackendError
+from experiment_tracking.errors import BackendError, ExperimentTrackingError, InvalidTypeError
 
 ENTRY_POINTS = "experiment_tracking.backends"
 """Group under which a package names the class, or a function that makes an instance."""
+
+_FILES = "files"
+"""The run's own folder, which a tracker may be told to write and always does."""
 
 _OURS = {
     "mlflow": ("mlflow", "MLflowBackend"),
@@ -50,7 +53,8 @@ def join(
 ) -> Joined:
     """Check packages, options and signatures of what a tracker is to copy its runs to.
 
-    Nothing is connected to, and no service's own package imported.
+    Nothing is connected to, and no service's own package imported. A backend that is switched
+    off, as W&B by ``WANDB_MODE=disabled``, is left out.
 
     Parameters
     ----------
@@ -65,11 +69,19 @@ def join(
     ------
     BackendError
         For an unknown name, options that cannot be, or methods that cannot be called.
+    InvalidTypeError
+        For a flag that is neither True nor False.
     MissingPackageError
         If a package is not installed; with the line that installs it.
     """
+    _check_flag("use_mlflow", use_mlflow, "tracking_uri=... says where MLflow is.")
+    _check_flag("use_wandb", use_wandb, "backend=WandbBackend(project=...) says where it goes.")
     given = list(backend) if isinstance(backend, list | tuple) else [backend]
-    wanted = [one for one in given if one is not None and one != "files"]
+    wanted = [one for one in given if one is not None]
+    for one in wanted:
+        _check_may_be_backend(one)
+    # No ==, which an object may answer with anything.
+    wanted = [one for one in wanted if not (isinstance(one, str) and one == _FILES)]
     event_files = any(map(_is_event_files, wanted))
     wanted = [one for one in wanted if not _is_event_files(one)]
     if use_wandb and not _asks_for("wandb", wanted):
@@ -80,6 +92,27 @@ def join(
         wanted = [_at_address(one, tracking_uri) for one in wanted]
     targets, bound = to_targets(wanted)
     return Joined(tuple(targets), tuple(bound), event_files)
+
+
+def _check_flag(name: str, value: Any, advice: str) -> None:
+    """Insist on a flag: an address in its place, taken as true, would copy to somewhere else."""
+    if value not in (True, False, None):
+        # Not the value: an address may have a password in it.
+        raise InvalidTypeError(
+            f"{name} takes True or False, found one of type {type(value).__name__}. {advice}"
+        )
+
+
+def _check_may_be_backend(one: Any) -> None:
+    """Insist on a known name, or on an object with at least one of the methods."""
+    if isinstance(one, str):
+        if one not in (*_OURS, _FILES) and one not in _entry_points():
+            raise BackendError(_unknown(one, [*names(), _FILES], " and instances"))
+    elif not any(hasattr(one, name) for name in ("start_run", "log_metrics", "log_model")):
+        raise BackendError(
+            f"{one!r:.60} of type {type(one).__name__} is not a backend. Allowed are "
+            f"{_listed([*names(), _FILES])}, instances of BackendInterface, and lists of these."
+        )
 
 
 def _is_event_files(backend: Any) -> bool:
@@ -124,10 +157,12 @@ def _check_connection(backend: BoundBackend) -> None:
     try:
         backend.check_connection()
     except Exception as error:
+        ours = isinstance(error, ExperimentTrackingError)
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
         raise BackendError(
-            f"Backend {backend.name!r} cannot be reached ({type(error).__name__}: {error}). Start "
-            "its service or correct its options. Without verify_backends=True a run begins all "
-            "the same, and is copied when it can be."
+            f"Backend {backend.name!r} cannot be reached ({reason}). Start its service or correct "
+            "its options. Without verify_backends=True a run begins all the same, and is copied "
+            "when it can be."
         ) from error
 
 
@@ -163,11 +198,40 @@ def _factory(backend: str) -> Any:
         return getattr(import_module(f"experiment_tracking.backends.{module}"), name)
     found = _entry_points().get(backend)
     if found is None:
-        raise BackendError(
-            f"Backend {backend!r} is not known. Allowed are 'files', "
-            f"{', '.join(map(repr, names()))} and instances of BackendInterface."
-        )
+        raise BackendError(_unknown(backend, names()))
     return found.load()
+
+
+def _unknown(name: str, known: Sequence[str], others: str = "") -> str:
+    """Say what is wrong with a name, what was probably meant, and which there are."""
+    if name == _FILES:
+        return (
+            "'files' is the run's own folder, which is always written: nothing is to be copied. "
+            f"Backends are {_listed(known)}."
+        )
+    if "://" in name:  # which may have a password in it
+        return (
+            f"Backend '{name.partition('://')[0]}://...' is an address, not a name. That of MLflow "
+            "goes to tracking_uri=..., on the command line to --tracking-uri."
+        )
+    return (
+        f"Backend {name!r} is not known. {_meant(name, known)}Allowed are {_listed(known)}{others}."
+    )
+
+
+def _listed(known: Sequence[str]) -> str:
+    return ", ".join(map(repr, known))
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # only a mistake needs it
+
+    several = [part.strip() for part in name.split(",")]
+    if len(several) > 1:
+        words = " ".join(f"--to {part}" for part in several)
+        return f"Write several as a list, {several}, on the command line as {words}. "
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def _entry_points() -> Mapping[str, Any]:
@@ -179,6 +243,8 @@ def _entry_points() -> Mapping[str, Any]:
 def to_targets(backends: list[Any]) -> tuple[list[Target], list[BoundBackend]]:
     """Divide backends, checked, into those for the child process and those for a thread here.
 
+    Those that are switched off are left out.
+
     Parameters
     ----------
     backends
@@ -189,6 +255,8 @@ def to_targets(backends: list[Any]) -> tuple[list[Target], list[BoundBackend]]:
     for one in backends:
         backend = make(one, {}) if isinstance(one, str) else one
         checked = check_backend(backend)
+        if is_switched_off(backend):
+            continue
         name, options = _made_of(one, backend)
         if options is None:
             bound.append(checked)
@@ -196,6 +264,12 @@ def to_targets(backends: list[Any]) -> tuple[list[Target], list[BoundBackend]]:
             _check_can_be_made(name, options)
             targets.append(Target(name, options, _free_name(name, targets)))
     return targets, bound
+
+
+def is_switched_off(backend: Any) -> bool:
+    """Tell whether a backend says of itself that it copies nothing."""
+    mode = getattr(backend, "mode", None)
+    return isinstance(mode, str) and mode == "disabled"
 
 
 def _check_can_be_made(name: str, options: Mapping[str, Any]) -> None:

@@ -406,8 +406,9 @@ class BackendFollower:
         except Exception as error:
             if self.error is None:
                 notice(
-                    f"backend {self.backend.name!r} failed; its later errors are not shown "
-                    f"({self._told(error)})."
+                    f"backend {self.backend.name!r} failed ({self._told(error)}). What it was "
+                    "given then is missing there; the run's folder has it. Training goes on, and "
+                    "so does the backend; its later errors are not shown."
                 )
             self.error = self._told(error)
 

@@ -1,10 +1,12 @@
 """``experiments push``: copy runs to MLflow, Weights & Biases, TensorBoard or another backend."""
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ experiments push digits/a digits/b
 experiments push --all
 experiments push latest --to wandb --follow
 experiments push latest --to tensorboard
+experiments push latest --to mlflow --again
+experiments push --all --to mlflow-2 --forget
 """
 _OPTIONS = {
     "tracking_uri": ("mlflow", "tracking_uri"),
@@ -83,6 +87,17 @@ def add(commands: Any) -> None:
     parser.add_argument("--all", action="store_true", help="all runs that owe something")
     parser.add_argument("--project", metavar="P", help="with --all: those of one project")
     parser.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    state = parser.add_mutually_exclusive_group()
+    state.add_argument(
+        "--again",
+        action="store_true",
+        help="give everything anew, as when the copy was deleted; with --all also complete ones",
+    )
+    state.add_argument(
+        "--forget",
+        action="store_true",
+        help="copy nothing, and owe nothing there any more; what is there stays",
+    )
     parser.add_argument("--tracking-uri", metavar="U", help="where MLflow is")
     parser.add_argument("--experiment", metavar="E", help="MLflow's experiment; default: project")
     parser.add_argument("--wandb-project", metavar="P", help="W&B's project; default: project")
@@ -131,6 +146,8 @@ def _serve(args: argparse.Namespace) -> int:
 def _chosen(args: argparse.Namespace) -> "list[RunRecord]":
     if args.all == bool(args.runs):
         raise InvalidValueError("push takes runs, or --all for all that owe something.")
+    if args.all and args.forget and not args.to:
+        raise InvalidValueError("--all --forget needs the name of what to forget: --to NAME.")
     if not args.all:
         return [find_run(args, key) for key in args.runs]
     registry = registry_of(args)
@@ -138,10 +155,10 @@ def _chosen(args: argparse.Namespace) -> "list[RunRecord]":
     return list(registry.list_experiments(args.project))
 
 
-def _copies(args: argparse.Namespace) -> "tuple[list[_Copy | _Events], bool]":
+def _copies(args: argparse.Namespace) -> "tuple[list[_Work], bool]":
     """Return what is to be copied, and whether anything hinders some of it."""
     records = _chosen(args)
-    copies: list[_Copy | _Events] = []
+    copies: list[_Work] = []
     hindered = False
     for record in records:
         try:
@@ -154,25 +171,50 @@ def _copies(args: argparse.Namespace) -> "tuple[list[_Copy | _Events], bool]":
     return copies, hindered
 
 
-def _copies_of(args: argparse.Namespace, record: "RunRecord") -> "list[_Copy | _Events]":
+def _copies_of(args: argparse.Namespace, record: "RunRecord") -> "list[_Work]":
     if args.all and record.status == "running" and not args.follow:
         return []  # Its own process is at it.
     given = _given_options(args)
+    if args.forget:
+        return [_Forgetting(record, name) for name in _to_forget(args, given, record)]
     known = _known_targets(record)
     names = args.to or list(given) or list(known)
     if not names and not args.all:
         raise InvalidValueError(
-            f"Run {record.key} was not copied anywhere yet. Say where to: --to mlflow, wandb, "
-            "tensorboard or the name of an entry point."
+            f"Run {record.key} has no copy in a service to be brought up to date. Say where to: "
+            "--to mlflow, --to wandb, or the name of an entry point. (TensorBoard's files are none "
+            "such, they are written anew: --to tensorboard.)"
         )
     _check_used(given, names, known)
-    copies: list[_Copy | _Events] = []
+    copies: list[_Work] = []
     for name in dict.fromkeys(names):
         if name == "tensorboard":
             copies.append(_Events(record, args.log_dir))
         else:
-            copies.append(_Copy(record, _target(name, given, known), follow=args.follow))
+            target = _target(name, given, known)
+            copies.append(_Copy(record, target, follow=args.follow, again=args.again))
     return [copy for copy in copies if not args.all or copy.is_owed]
+
+
+def _to_forget(
+    args: argparse.Namespace, given: Mapping[str, object], record: "RunRecord"
+) -> list[str]:
+    """Name the mirrors of a run that are meant; damaged ones can be forgotten, too."""
+    known = record.mirrors
+    names = ", ".join(sorted(known)) or "none"
+    if given:
+        raise InvalidValueError(
+            f"--forget goes by name, not by options: --to NAME. Run {record.key} has: {names}."
+        )
+    if args.all:
+        return [name for name in args.to if name in known and not known[name]["complete"]]
+    if unknown := [name for name in args.to if name not in known]:
+        raise InvalidValueError(
+            f"Run {record.key} has no copy called {unknown[0]!r} to forget. It has: {names}."
+        )
+    if not args.to and len(known) != 1:
+        raise InvalidValueError(f"Say what to forget: --to NAME. Run {record.key} has: {names}.")
+    return list(dict.fromkeys(args.to or known))
 
 
 def _given_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -209,13 +251,19 @@ def _target(
     name: str, given: Mapping[str, Mapping[str, Any]], known: "Mapping[str, Target]"
 ) -> "Target":
     """Find the mirror that is meant; with other options than before it is another one."""
-    from experiment_tracking.backends.catalog import Target, make
+    from experiment_tracking.backends.catalog import Target, is_switched_off, make
 
     before = known.get(name, Target(name, {}, name))
     target = before._replace(options={**before.options, **given.get(before.backend, {})})
     _check_whole(target)
     # Made once here: a mistake is told at once, and addresses come out in full.
-    made = getattr(make(target.backend, target.options), "options", None)
+    backend = make(target.backend, target.options)
+    if is_switched_off(backend):
+        raise InvalidValueError(
+            f"{name} is switched off (mode 'disabled'), so nothing would be copied. Give another "
+            "--mode, or unset $WANDB_MODE."
+        )
+    made = getattr(backend, "options", None)
     target = target._replace(options=target.options if made is None else made)
     if name not in known or _is_same(target, before):
         return target
@@ -262,12 +310,15 @@ def _check_whole(target: "Target") -> None:
 class _Copy:
     """One run on its way to one backend, in a thread."""
 
-    def __init__(self, record: "RunRecord", target: "Target", *, follow: bool) -> None:
+    def __init__(
+        self, record: "RunRecord", target: "Target", *, follow: bool, again: bool = False
+    ) -> None:
         from experiment_tracking.backends.mirror import Orders
 
         self.record = record
         self.name = target.name
-        self._follow = follow
+        self._target = target
+        self._follow, self._again = follow, again
         self._orders = Orders()
         self._mirror = _new_mirror(record.folder, target, self._orders)
         self._progress: Progress | None = None
@@ -275,7 +326,8 @@ class _Copy:
         # Not the thread is waited for: Ctrl-C in a join makes it look as if it had ended.
         self._ended = threading.Event()
         self._is_started = False
-        self._told = (time.monotonic(), "")
+        self._told_at, self._told = time.monotonic(), ""
+        self._told_error: str | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -284,6 +336,8 @@ class _Copy:
 
     def _run(self) -> None:
         try:
+            if self._again:
+                _forget(self.record.folder, self.name, self._target)
             self._progress = self._mirror.run(self._follow)
         except Exception as error:  # told by the thread that started this one
             self._failure = error
@@ -298,10 +352,11 @@ class _Copy:
         return True
 
     def _tell(self, progress: "Progress") -> None:
-        since, told = self._told
-        text = f"{progress.error}; trying on" if progress.failing else self._rows_text()
-        if text != told and time.monotonic() - since > _TELL_EVERY_S:
-            self._told = (time.monotonic(), text)
+        failing = progress.failing and progress.error
+        text = f"{progress.error} (trying again)" if failing else self._rows_text()
+        if text != self._told and time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._told_at, self._told = time.monotonic(), text
+            self._told_error = progress.error if failing else self._told_error
             say(f"{self.record.key} to {self.name}: {text}")
 
     def _rows_text(self) -> str:
@@ -318,8 +373,8 @@ class _Copy:
 
     @property
     def is_owed(self) -> bool:
-        """Whether something is missing there."""
-        return not self.record.mirrors.get(self.name, {}).get("complete")
+        """Whether something is missing there, or all of it is to be given anew."""
+        return self._again or not self.record.mirrors.get(self.name, {}).get("complete")
 
     @property
     def is_done(self) -> bool:
@@ -346,18 +401,19 @@ class _Copy:
             say(f"{self.record.key}: {self.name} refused {one.get('what')}: {one.get('reason')}")
         if len(refused) > _MOST_REFUSED:
             say(f"and {len(refused) - _MOST_REFUSED} more; backends/{self.name}.json has them all.")
+        # In full, while a line of the outcome ends where the terminal does; and once.
+        if self._progress.failing and self._progress.error not in (None, self._told_error):
+            say(f"{self.record.key} to {self.name}: {self._progress.error}")
         if screen is not None:
-            _print_outcome(screen, self.record, self.name, self._outcome(), self._progress.url)
+            outcome = self._outcome(self._progress)
+            _print_outcome(screen, self.record, self.name, outcome, self._progress.url)
 
-    def _outcome(self) -> Cell:
-        progress = self._progress
-        assert progress is not None
+    def _outcome(self, progress: "Progress") -> Cell:
         if progress.complete:
             return Cell("complete", "green")
-        owed = f"{size(progress.owed_bytes)} of rows and {progress.owed_files} files owed"
         if self.is_done:
             return Cell("all of what there is so far", "cyan")
-        return Cell(clean(f"{owed} ({progress.error})" if progress.error else owed), "red")
+        return Cell(_owed(progress), "red")
 
     def to_dict(self) -> dict[str, Any]:
         """Return how it ended, as JSON has it."""
@@ -367,10 +423,71 @@ class _Copy:
         return {"run": self.record.key, "backend": self.name, "done": self.is_done, **ended}
 
 
-class _Events:
-    """One run on its way to TensorBoard's event files."""
+def _owed(progress: "Progress") -> str:
+    from experiment_tracking.registry.display import plural
 
-    name = "tensorboard"
+    rows = f"{size(progress.owed_bytes)} of rows" if progress.owed_bytes else ""
+    files = plural(progress.owed_files, "file") if progress.owed_files else ""
+    owed = " and ".join(filter(None, (rows, files)))
+    return f"not complete: {owed} owed" if owed else "not complete"
+
+
+class _AtOnce(ABC):
+    """What is done with one run in a moment, without a thread."""
+
+    is_owed = True
+
+    def __init__(self, record: "RunRecord", name: str, place: str | None) -> None:
+        self.record = record
+        self.name = name
+        self._place = place
+        self._done: dict[str, Any] | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been done."""
+        return self._done is not None
+
+    def start(self) -> None:
+        """Do it."""
+        try:
+            self._done = self._do()
+        except (ExperimentTrackingError, OSError) as error:
+            self._failure = error
+
+    @abstractmethod
+    def _do(self) -> dict[str, Any]:
+        """Do it and return what JSON tells of it."""
+
+    def look(self) -> bool:
+        """Return that nothing goes on."""
+        return False
+
+    def let_go(self) -> None:  # noqa: B027
+        """Do nothing: it holds nothing."""
+
+    def tell_outcome(self, screen: Screen | None) -> None:
+        """Print how it ended."""
+        if self._done is None:
+            say(f"{self.record.key} to {self.name}: {self._failure}")
+        elif screen is not None:
+            outcome = Cell(self._words(self._done), "green")
+            _print_outcome(screen, self.record, self.name, outcome, self._place)
+
+    @abstractmethod
+    def _words(self, done: Mapping[str, Any]) -> str:
+        """Say the same to people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how it ended, as JSON has it."""
+        error = None if self._failure is None else str(self._failure)
+        plain = {"run": self.record.key, "backend": self.name, "done": self.is_done}
+        return {**plain, **(self._done or {}), "error": error, "url": self._place}
+
+
+class _Events(_AtOnce):
+    """One run on its way to TensorBoard's event files, which are written anew."""
 
     def __init__(self, record: "RunRecord", log_dir: str | None) -> None:
         if record.status == "running" and log_dir is None:
@@ -378,54 +495,52 @@ class _Events:
                 f"Run {record.key} is being written, its TensorBoard files too. Wait for its end, "
                 "or have others made elsewhere: --log-dir DIR."
             )
-        self.record = record
+        super().__init__(record, "tensorboard", log_dir or record.folder.tensorboard)
         self._log_dir = log_dir
-        self._rows: int | None = None
-        self._failure: Exception | None = None
 
-    is_owed = True
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all is written."""
-        return self._rows is not None
-
-    def start(self) -> None:
-        """Write them all anew."""
+    def _do(self) -> dict[str, Any]:
         from experiment_tracking.backends.events import write_again
 
-        try:
-            self._rows = write_again(self.record.folder, self._log_dir)
-        except (ExperimentTrackingError, OSError) as error:
-            self._failure = error
+        return {"complete": True, "rows": write_again(self.record.folder, self._log_dir)}
 
-    def look(self) -> bool:
-        """Return that nothing goes on."""
-        return False
-
-    def let_go(self) -> None:
-        """Do nothing: it holds nothing."""
-
-    def tell_outcome(self, screen: Screen | None) -> None:
-        """Print how it ended."""
-        if self._failure is not None:
-            say(f"{self.record.key} to tensorboard: {self._failure}")
-        elif screen is not None:
-            outcome = Cell(f"{self._rows:,} rows written", "green")
-            _print_outcome(screen, self.record, self.name, outcome, self._place())
-
-    def _place(self) -> str:
-        return self._log_dir or self.record.folder.tensorboard
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return how it ended, as JSON has it."""
-        error = None if self._failure is None else str(self._failure)
-        known = {"complete": self.is_done, "rows": self._rows, "error": error}
-        plain = {"run": self.record.key, "backend": self.name, "done": self.is_done}
-        return {**plain, **known, "url": self._place()}
+    def _words(self, done: Mapping[str, Any]) -> str:
+        return f"{done['rows']:,} rows written"
 
 
-def _make(copies: "Sequence[_Copy | _Events]", screen: Screen | None) -> None:
+class _Forgetting(_AtOnce):
+    """One run that is not to be copied to a service any more."""
+
+    def __init__(self, record: "RunRecord", name: str) -> None:
+        super().__init__(record, name, record.mirrors[name].get("url"))
+
+    def _do(self) -> dict[str, Any]:
+        _forget(self.record.folder, self.name)
+        return {"forgotten": True}
+
+    def _words(self, done: Mapping[str, Any]) -> str:
+        return "forgotten"
+
+
+_Work = _Copy | _AtOnce
+
+
+def _forget(folder: "RunFolder", name: str, anew: "Target | None" = None) -> None:
+    """Drop how far a mirror has come, and note that it is to be made ``anew``."""
+    from experiment_tracking.backends.claim import Claim
+    from experiment_tracking.backends.progress import begin
+    from experiment_tracking.capture.redaction import redact_text
+
+    claim = Claim.take(folder, name)  # which a living process has that goes by what stands there
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder.backend(name))
+        if anew is not None:
+            begin(folder, anew, redact_text)
+    finally:
+        claim.release()
+
+
+def _make(copies: "Sequence[_Work]", screen: Screen | None) -> None:
     """Make copies side by side, until all have ended."""
     for copy in copies:
         copy.start()

@@ -71,6 +71,7 @@ def _as_json(record: "RunRecord") -> dict[str, Any]:
         "attempts": record.attempts,
         "rerun_of": record.summary.get("rerun_of"),
         "reruns": relatives.reruns,
+        "imported_from": record.summary.get("imported_from"),
         "children": relatives.children,
         "launched": record.summary.get("launched"),
         "throughput": record.summary.get("throughput"),
@@ -161,6 +162,7 @@ def _print_identity(record: "RunRecord", screen: Screen) -> None:
         ("children", _first_of(relatives.children, ", ")),
         ("rerun of", relatives.original),
         ("reruns", _first_of(relatives.reruns, ", ")),
+        ("imported", _imported(_mapping(record.summary.get("imported_from")))),
         ("tags", text.tags(record.tags) if record.tags else ""),
         ("console", _file(record.folder.console)),
         ("path", record.folder.path),
@@ -197,6 +199,15 @@ def _processes(record: "RunRecord") -> str:
 
 def _error(error: Mapping[str, str] | None) -> str:
     return f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
+
+
+def _imported(origin: Mapping[str, Any]) -> str:
+    from experiment_tracking.registry.display import plural
+
+    left = origin.get("not_carried")
+    told = plural(len(left), "thing") if isinstance(left, list) and left else ""
+    words = " ".join(str(origin[key]) for key in ("kind", "source") if origin.get(key))
+    return f"{words} (summary.json names {told} not carried over)" if told else words
 
 
 def _throughput(kept: Mapping[str, Any]) -> str:

@@ -3,7 +3,12 @@ import pytest
 from experiment_tracking import backends
 from experiment_tracking.backends import BackendInterface, catalog
 from experiment_tracking.backends.catalog import Target
-from experiment_tracking.errors import BackendError, MissingPackageError
+from experiment_tracking.errors import (
+    BackendError,
+    BackendUnavailableError,
+    InvalidTypeError,
+    MissingPackageError,
+)
 
 
 class Here(BackendInterface):
@@ -39,6 +44,67 @@ def test_a_backend_is_made_from_its_name_and_options(service):
 def test_an_unknown_name_is_refused_with_those_that_are_known(service):
     with pytest.raises(BackendError, match=r"'mlflow', 'wandb', 'tensorboard', 'tofile'"):
         catalog.make("tofyle", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mlfow", "Did you mean 'mlflow'?"),
+        ("MLflow", "Did you mean 'mlflow'?"),
+        ("W&B", "Did you mean 'wandb'?"),
+        ("tofyle", "Did you mean 'tofile'?"),
+        ("mlflow, wandb", "list, ['mlflow', 'wandb'], on the command line as --to mlflow --to wan"),
+        (
+            "http://me:hunter2@host",
+            "'http://...' is an address, not a name. That of MLflow goes to",
+        ),
+    ],
+)
+def test_a_wrong_name_is_answered_with_what_was_probably_meant(service, name, told):
+    for ask in (lambda: catalog.make(name, {}), lambda: catalog.join(name)):
+        with pytest.raises(BackendError) as caught:
+            ask()
+        assert told in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_the_run_s_own_files_are_nothing_to_be_copied_to():
+    with pytest.raises(BackendError, match="always written: nothing is to be copied"):
+        catalog.make("files", {})
+    with pytest.raises(BackendError, match="Did you mean 'files'"):
+        catalog.join("file")
+
+
+@pytest.mark.parametrize("what", [3, True, {"mlflow"}, {"mlflow": {}}, ["mlflow", 3]])
+def test_what_has_none_of_the_methods_is_refused_with_what_is_allowed(what):
+    with pytest.raises(
+        BackendError, match=r"is not a backend\. Allowed are 'mlflow'.*lists of these"
+    ):
+        catalog.join(what)
+
+
+@pytest.mark.parametrize("flag", ["use_mlflow", "use_wandb"])
+def test_an_address_in_place_of_a_flag_is_not_taken_for_true(flag):
+    with pytest.raises(InvalidTypeError, match=f"{flag} takes True or False") as caught:
+        catalog.join(**{flag: "http://me:hunter2@host"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_backend_that_is_switched_off_is_left_out(service):
+    class Off(Here):
+        mode = "disabled"
+
+    here = Here()
+    joined = catalog.join([Off(), here, "tofile"])
+    assert [bound.backend for bound in joined.bound] == [here]
+    assert [target.name for target in joined.targets] == ["tofile"]
+
+
+def test_wandb_that_its_variable_switches_off_is_left_out(monkeypatch):
+    if not catalog.is_installed("wandb"):
+        pytest.skip("needs pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert catalog.join(use_wandb=True) == ((), (), False)
 
 
 def test_options_that_the_class_does_not_take_are_named(service):
@@ -109,8 +175,17 @@ def test_asking_every_backend_finds_one_that_does_not_answer(service):
             raise OSError("closed today")
 
     catalog.check_connections(catalog.join([Here(), service.backend()]))
-    with pytest.raises(BackendError, match=r"'Closed' cannot be reached.*closed today"):
+    with pytest.raises(BackendError, match=r"'Closed' cannot be reached.*OSError: closed today"):
         catalog.check_connections(catalog.join(Closed()))
+
+
+def test_a_backend_that_says_itself_what_is_wrong_is_quoted_alone():
+    class Away(Here):
+        def check_connection(self):
+            raise BackendUnavailableError("host does not answer")
+
+    with pytest.raises(BackendError, match=r"cannot be reached \(host does not answer\)"):
+        catalog.check_connections(catalog.join(Away()))
 
 
 def test_a_package_is_found_without_being_imported(tmp_path, monkeypatch):

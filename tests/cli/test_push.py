@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,90 @@ def test_a_mirror_that_another_process_is_at_is_refused_with_who_it_is(
     assert experiments("push", "digits/open")[0] == 0
 
 
+def test_what_is_wrong_is_told_once_and_beside_it_what_is_owed(experiments, service):
+    service.mood("away")
+    code, out, err = experiments("push", "lr-0.01", "--to", "tofile")
+    assert code == 1
+    assert err.count("the service is away") == 1
+    assert "away" not in out
+    assert re.search(r"tofile  not complete: \d+B of rows and 1 file owed", out)
+
+
+def test_where_nothing_is_owed_only_what_is_wrong_is_told(experiments, root, service):
+    experiments("push", "lr-0.01", "--to", "tofile")
+    path = root / "digits/lr-0.01/backends/tofile.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"complete": False}))
+    service.mood("away")
+    code, out, err = experiments("push", "lr-0.01")
+    assert code == 1
+    assert "tofile  not complete  file://" in out
+    assert "the service is away" in err
+
+
+# ---------------------------------------------------------------------- anew, or not at all
+
+
+def test_again_gives_everything_anew(experiments, run, service):
+    run.end_run()
+    words = ("push", "open", "--to", "tofile")
+    assert experiments(*words)[0] == 0
+    (service.folder / f"{run.id}.log").unlink()
+    assert experiments(*words)[0] == 0
+    assert service.calls(run.id) == []
+    assert experiments("push", "open", "--again")[0] == 0
+    assert service.steps(run.id) == list(range(10))
+    assert [call["call"] for call in service.calls(run.id)][:2] == ["start", "params"]
+    assert service.calls(run.id)[-1]["call"] == "end"
+
+
+def test_again_with_all_takes_complete_copies_too(experiments, run, service):
+    run.end_run()
+    assert experiments("push", "open", "--to", "tofile")[0] == 0
+    code, out, _ = experiments("push", "--all", "--again", "--json")
+    assert code == 0
+    assert [told["run"] for told in json.loads(out)] == ["digits/open"]
+
+
+def test_what_is_forgotten_is_owed_nothing(experiments, root, service):
+    service.mood("away")
+    for name in ("lr-0.1", "lr-0.01"):
+        assert experiments("push", name, "--to", "tofile")[0] == 1
+    path = root / "digits/lr-0.01/backends/tofile.json"
+    url = json.loads(path.read_text())["state"]["url"]
+    code, out, err = experiments("push", "lr-0.01", "--forget")
+    assert (code, out, err) == (0, f"digits/lr-0.01  tofile  forgotten  {url}\n", "")
+    assert not path.exists()
+    code, out, _ = experiments("push", "--all", "--to", "tofile", "--forget", "--json")
+    (told,) = json.loads(out)
+    assert (code, told["run"], told["forgotten"]) == (0, "digits/lr-0.1", True)
+    assert experiments("push", "--all") == (0, "", "experiments: nothing is owed.\n")
+    assert experiments("check")[0] == 0
+
+
+def test_of_several_copies_the_named_one_is_forgotten(experiments, root, service):
+    assert experiments("push", "lr-0.1", "--to", "tofile")[0] == 0
+    folder = root / "digits/lr-0.1/backends"
+    (folder / "tofile-2.json").write_text("{ torn")
+    code, _, err = experiments("push", "lr-0.1", "--forget")
+    assert code == 2
+    assert "has: tofile, tofile-2" in err
+    assert experiments("push", "lr-0.1", "--to", "tofile-2", "--forget")[0] == 0
+    assert (folder / "tofile.json").exists()
+    assert not (folder / "tofile-2.json").exists()
+
+
+@pytest.mark.parametrize("word", ["--again", "--forget"])
+def test_what_a_living_process_is_at_is_neither_begun_anew_nor_forgotten(
+    pushing, experiments, run, service, until, word
+):
+    process = pushing("digits/open", "--to", "tofile", "--follow")
+    until(lambda: service.steps(run.id) == list(range(10)))
+    code, _, err = experiments("push", "digits/open", word)
+    assert code == 1
+    assert f"process {process.pid} on " in err
+    assert state(RunRecord(run.path))["rows"] == 10
+
+
 # ---------------------------------------------------------------------- several runs
 
 
@@ -154,9 +239,7 @@ def test_all_pushes_those_that_owe_something(experiments, run, service, root):
     run.end_run()
     assert experiments("push", "open", "--to", "tofile")[0] == 0
     service.mood("away")
-    code, out, _ = experiments("push", "lr-0.01", "--to", "tofile")
-    assert code == 1
-    assert "the service is away" in out
+    assert experiments("push", "lr-0.01", "--to", "tofile")[0] == 1
     service.mood()
     code, out, _ = experiments("push", "--all", "--json")
     assert code == 0
@@ -189,6 +272,10 @@ def test_one_run_in_trouble_does_not_keep_the_others(experiments, root, service)
         (["push", "lr-0.1", "--all"], "takes runs, or --all"),
         (["push", "lr-0.1"], "Say where to: --to"),
         (["push", "lr-0.1", "--to", "tofile", "--entity", "me"], "Add --to wandb"),
+        (["push", "lr-0.1", "--again", "--forget"], "not allowed with"),
+        (["push", "lr-0.1", "--to", "tofile", "--forget"], "no copy called 'tofile' to forget"),
+        (["push", "lr-0.1", "--forget", "--entity", "me"], "goes by name, not by options"),
+        (["push", "--all", "--forget"], "needs the name of what to forget"),
     ],
 )
 def test_wrong_usage_is_told(experiments, service, words, told):
@@ -202,6 +289,15 @@ def test_an_unknown_backend_is_told_with_those_there_are(experiments, service):
     assert code == 1
     assert "'mlflow'" in err
     assert "'tofile'" in err
+
+
+def test_a_backend_that_is_switched_off_is_refused(experiments, service, monkeypatch):
+    from tofile import ToFile
+
+    monkeypatch.setattr(ToFile, "mode", "disabled", raising=False)
+    code, _, err = experiments("push", "lr-0.1", "--to", "tofile")
+    assert code == 2
+    assert "tofile is switched off" in err
 
 
 def test_a_run_that_is_not_there_ends_with_3(experiments):
@@ -233,6 +329,14 @@ def test_event_files_are_written_anew(experiments, root, tmp_path):
     (told,) = json.loads(out)
     assert (code, told["rows"], told["done"]) == (0, 3, True)
     assert any(elsewhere.rglob("*tfevents*"))
+
+
+def test_event_files_are_no_copy_to_go_on_with(experiments, root):
+    assert experiments("push", "lr-0.1", "--to", "tensorboard")[0] == 0
+    code, _, err = experiments("push", "lr-0.1")
+    assert code == 2
+    assert "no copy in a service to be brought up to date" in err
+    assert "written anew: --to tensorboard" in err
 
 
 def test_event_files_of_a_run_that_is_being_written_only_go_elsewhere(experiments, run, tmp_path):

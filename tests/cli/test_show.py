@@ -133,6 +133,18 @@ def test_a_run_that_a_copy_repeats_is_named_by_its_id(experiments, edit):
     assert "rerun of  0123456789abcdef\n" in squeezed(experiments("show", "lr-0.1")[1])
 
 
+def test_of_an_imported_run_its_source_and_what_was_not_carried_are_shown(experiments, edit):
+    assert "\nimported" not in experiments("show", "lr-0.1")[1]
+    origin = {"kind": "mlflow", "source": "/old/mlruns", "id": "1", "not_carried": []}
+    edit("lr-0.1", "summary.json", imported_from=origin)
+    assert "imported  mlflow /old/mlruns\n" in squeezed(experiments("show", "lr-0.1")[1])
+    origin["not_carried"] = ["traces", "infinities"]
+    edit("lr-0.1", "summary.json", imported_from=origin)
+    shown = squeezed(experiments("show", "lr-0.1")[1])
+    assert "mlflow /old/mlruns (summary.json names 2 things not carried over)\n" in shown
+    assert json.loads(experiments("show", "lr-0.1", "--json")[1])["imported_from"] == origin
+
+
 def test_parent_and_children_are_named(experiments, root):
     tracker = ExperimentTracker("folds", root=root, auto_log=False, use_tensorboard=False)
     with tracker.start_run("all") as run:
