@@ -28,6 +28,13 @@ class ExperimentTrackingError(Exception):
     """Base of all errors raised by this package."""
 
 
+def in_words(error: BaseException) -> str:
+    """Say what went wrong: ours as they are, for they say it all, others behind their class."""
+    if isinstance(error, ExperimentTrackingError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
 class InvalidNameError(ExperimentTrackingError, ValueError):
     """A name that is refused; the message shows one that would do."""
 

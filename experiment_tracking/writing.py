@@ -662,9 +662,10 @@ class RunWriter:
             if backend.error:
                 followers[name]["error"] = backend.error
             if not done:
+                left = f"{owed:,} bytes of rows" if owed else "its end"
                 notice(
                     f"run {self.folder.name!r}: backend {backend.backend.name!r} has not finished "
-                    f"in time; {owed:,} bytes of rows are still owed to it."
+                    f"in time and has not got {left}."
                 )
         if self.mirrors is not None and not self._taken_over:
             followers |= self.mirrors.wait(deadline)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from experiment_tracking.backends.interface import BackendInterface, BoundBackend, check_backend
-from experiment_tracking.errors import BackendError, ExperimentTrackingError, InvalidTypeError
+from experiment_tracking.errors import BackendError, InvalidTypeError, in_words
 
 ENTRY_POINTS = "experiment_tracking.backends"
 """Group under which a package names the class, or a function that makes an instance."""
@@ -157,11 +157,9 @@ def _check_connection(backend: BoundBackend) -> None:
     try:
         backend.check_connection()
     except Exception as error:
-        ours = isinstance(error, ExperimentTrackingError)
-        reason = str(error) if ours else f"{type(error).__name__}: {error}"
         raise BackendError(
-            f"Backend {backend.name!r} cannot be reached ({reason}). Start its service or correct "
-            "its options. Without verify_backends=True a run begins all the same, and is copied "
+            f"Backend {backend.name!r} cannot be reached ({in_words(error)}). Start its service or "
+            "correct its options. Without verify_backends=True a run begins all the same, and is copied "
             "when it can be."
         ) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from experiment_tracking.backends.interface import BoundBackend
+from experiment_tracking.errors import in_words
 from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.notices import notice
 
@@ -413,7 +414,7 @@ class BackendFollower:
             self.error = self._told(error)
 
     def _told(self, error: Exception) -> str:
-        return self._redact(f"{type(error).__name__}: {error}")
+        return self._redact(in_words(error))
 
 
 def _report(what: str, error: Exception) -> None:

@@ -32,7 +32,7 @@ from experiment_tracking.backends.progress import (
 from experiment_tracking.errors import (
     BackendBusyError,
     DamagedError,
-    ExperimentTrackingError,
+    in_words,
 )
 from experiment_tracking.folder.cursor import HistoryCursor, Place, PlacedRow, mark
 from experiment_tracking.folder.digest import Digest
@@ -572,7 +572,7 @@ class Mirror:
 
     def _refuse(self, what: str, error: Exception, **place: int) -> None:
         state = self._state.value
-        reason = self._redact(_in_words(error))
+        reason = self._redact(in_words(error))
         noted = {"what": self._redact(what), "reason": reason, "at": utc_now(), **place}
         if len(state["refused"]) < _REFUSED_KEPT:
             state["refused"] = [*state["refused"], noted]
@@ -584,7 +584,7 @@ class Mirror:
     def _fail(self, error: Exception) -> None:
         """Note what keeps the mirror from going on."""
         self._failures += 1
-        told = self._redact(_in_words(error))
+        told = self._redact(in_words(error))
         now = utc_now()
         since = self._state.value["error_since"] or now
         self._note(error=told, error_since=since, failed_at=now)
@@ -691,11 +691,6 @@ def _give_tags(
 
 def _give_environment(environment: Mapping[str, Any], backend: BoundBackend) -> None:
     backend.log_environment(copy.deepcopy(environment))
-
-
-def _in_words(error: Exception) -> str:
-    ours = isinstance(error, ExperimentTrackingError)
-    return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
 def _what(kept: KeptFile) -> str:

@@ -208,7 +208,7 @@ class MLflowBackend(BackendInterface):
         if run is not None and run.info.lifecycle_stage == "deleted":
             raise BackendError(
                 f"The copy of the run in MLflow was deleted there. Restore it (mlflow runs restore "
-                f"--run-id {known}), or delete the run's backends/mlflow.json to make a new one."
+                f"--run-id {known}), or make a new one: experiments push RUN --to mlflow --again."
             )
         return run
 
