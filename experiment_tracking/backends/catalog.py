@@ -159,8 +159,8 @@ def _check_connection(backend: BoundBackend) -> None:
     except Exception as error:
         raise BackendError(
             f"Backend {backend.name!r} cannot be reached ({in_words(error)}). Start its service or "
-            "correct its options. Without verify_backends=True a run begins all the same, and is copied "
-            "when it can be."
+            "correct its options. Without verify_backends=True a run begins all the same, and is "
+            "copied when it can be."
         ) from error
 
 
