@@ -9,6 +9,9 @@ import orjson
 
 from experiment_tracking.backends.interface import BackendInterface, BoundBackend, check_backend
 from experiment_tracking.errors import BackendError, InvalidTypeError, in_words
+from experiment_tracking.notices import notice
+
+_advised: set[str] = set()
 
 ENTRY_POINTS = "experiment_tracking.backends"
 """Group under which a package names the class, or a function that makes an instance."""
@@ -260,6 +263,8 @@ def to_targets(backends: list[Any]) -> tuple[list[Target], list[BoundBackend]]:
             bound.append(checked)
         else:
             _check_can_be_made(name, options)
+            _check_is_alone(name, targets)
+            _advise(backend)
             targets.append(Target(name, options, _free_name(name, targets)))
     return targets, bound
 
@@ -268,6 +273,22 @@ def is_switched_off(backend: Any) -> bool:
     """Tell whether a backend says of itself that it copies nothing."""
     mode = getattr(backend, "mode", None)
     return isinstance(mode, str) and mode == "disabled"
+
+
+def _check_is_alone(name: str, targets: list[Target]) -> None:
+    if name == "wandb" and any(target.backend == name for target in targets):
+        raise BackendError(
+            "Backend 'wandb' is given twice. W&B tells runs by their id, so that a run has one "
+            "copy there. Leave one out."
+        )
+
+
+def _advise(backend: object) -> None:
+    """Say once per process what a backend would have people know when they choose it."""
+    advice = getattr(backend, "advice", "")
+    if advice and advice not in _advised:
+        _advised.add(advice)
+        notice(advice)
 
 
 def _check_can_be_made(name: str, options: Mapping[str, Any]) -> None:

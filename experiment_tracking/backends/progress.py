@@ -140,10 +140,16 @@ def begun_state(target: Target, redact: Callable[[str], str]) -> dict[str, Any]:
     return {"backend": target.backend, "options": _public("", target.options, redact)}
 
 
-def begin(folder: RunFolder, target: Target, redact: Callable[[str], str]) -> None:
+def begin(
+    folder: RunFolder,
+    target: Target,
+    redact: Callable[[str], str],
+    state: Mapping[str, Any] | None = None,
+) -> None:
     """Note that a mirror is to be made, unless there is a note of it; it is not claimed by that.
 
     So ``experiments push RUN`` knows where to, whatever becomes of the process that mirrors.
+    ``state`` is what the backend itself has kept of an earlier copy.
 
     Raises
     ------
@@ -154,8 +160,9 @@ def begin(folder: RunFolder, target: Target, redact: Callable[[str], str]) -> No
         io.mkdir(folder.backends)
     path = folder.backend(target.name)
     if not os.path.lexists(path):
+        begun = fresh_state() | begun_state(target, redact) | {"state": dict(state or {})}
         with contextlib.suppress(FileExistsError):
-            io.create_whole(path, encode(fresh_state() | begun_state(target, redact)))
+            io.create_whole(path, encode(begun))
 
 
 def _public(key: str, value: Any, redact: Callable[[str], str]) -> Any:

@@ -51,6 +51,7 @@ _SETTINGS = {
     "silent": True,
     "console": "off",
     "symlink": False,
+    "use_dot_wandb": False,
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
@@ -89,12 +90,15 @@ class WandbBackend(BackendInterface):
     - At the end the summary has ``best/<metric>`` and ``best_step/<metric>`` where the metric has a
       goal, else ``min/<metric>`` and ``max/<metric>``, beside the last values that W&B keeps.
 
-    The run's folder holds what W&B writes, in ``backends/wandb/wandb``, unless ``$WANDB_DIR`` says
+    The run's folder holds what W&B writes, in ``backends/wandb``, unless ``$WANDB_DIR`` says
     otherwise. Online it is removed when the run has ended. Offline it is what
-    ``wandb sync <run>/backends/wandb/wandb/offline-run-*`` sends. A run whose copying was
-    interrupted has several such folders, which hold every row once between them when it has been
-    completed: where the copying process itself was killed, run ``experiments push`` before
-    ``wandb sync``.
+    ``wandb sync <run>/backends/wandb/offline-run-*`` sends. A run whose copying was interrupted has
+    several such folders, which hold every row once between them when it has been completed: where
+    the copying process itself was killed, run ``experiments push`` before ``wandb sync``. Once a
+    run has been copied online they are removed: nobody is to send them over it.
+
+    W&B tells runs and folders by the run's id, so a run has one copy there. In another mode, entity
+    or project it is made anew, by the same mirror.
 
     Parameters
     ----------
@@ -104,35 +108,48 @@ class WandbBackend(BackendInterface):
         User or team; default ``$WANDB_ENTITY``, else W&B's default for the login.
     mode
         ``online``, ``offline`` or ``disabled``. Default ``$WANDB_MODE``, else ``online`` where
-        there is a login (``$WANDB_API_KEY`` or netrc), else ``offline``, with a notice.
+        there is a login (``$WANDB_API_KEY`` or netrc), else ``offline``, with a notice. A disabled
+        one copies nothing: it can be made, and not begun.
 
     Raises
     ------
     MissingPackageError
         If wandb is not installed.
     BackendError
-        For another mode, and for ``online`` without a login.
+        For another mode, for ``online`` without a login, and for names that W&B cannot have.
     """
 
     name = "wandb"
+
+    place = ""
+    """Where it copies to, as decided when it was made: ``offline, project mnist``."""
+
+    advice = ""
+    """What people should know who join it."""
 
     def __init__(
         self, project: str | None = None, entity: str | None = None, mode: str | None = None
     ) -> None:
         if not is_installed("wandb"):
             raise MissingPackageError("Backend 'wandb'", "wandb", "'experiment_tracking[wandb]'")
-        given = {"project": project, "entity": entity, "mode": mode}
-        self.options: Mapping[str, Any] = {k: v for k, v in given.items() if v is not None}
+        self._project = service.decide_name("project", project)
+        self._entity = service.decide_name("entity", entity)
         self.mode = service.decide_mode(mode)
         """``online``, ``offline`` or ``disabled``, as it was decided."""
-        self._project, self._entity = project, entity
+        given = {"project": self._project, "entity": self._entity, "mode": mode}
+        self.options: Mapping[str, Any] = {k: v for k, v in given.items() if v}
+        self.place = service.place(self.mode, self._entity, self._project)
+        self.advice = service.offline_advice(mode)
         self._run: Any = None
-        self._id, self._folder, self._place = "", "", ""
+        self._id, self._folder, self._home = "", "", ""
         self._state: _Entry = {}
         self._tags: dict[str, str] = {}
         self._rows = self._figures = self._ahead = 0
         self._ending: Doing | None = None
         self._ask_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"WandbBackend({self.place})"
 
     def check_connection(self) -> None:
         """Ask the service whether it answers and takes the key, for at most 10 s.
@@ -163,18 +180,25 @@ class WandbBackend(BackendInterface):
     ) -> int | None:
         """Open the run in W&B, or go on with it; return how many rows W&B has of it."""
         if self.mode == "disabled":
-            return None
+            raise BackendError("W&B is disabled (WANDB_MODE, or mode=): nothing is copied there")
         self.close()
         self._state = {} if state is None else state
         self._id, self._folder = run_id, path
-        self._place = os.environ.get("WANDB_DIR") or os.path.join(path, "backends", self.name)
+        above = os.environ.get("WANDB_DIR") or RunFolder(path).backends
+        self._home = os.path.join(os.path.expanduser(above), "wandb")
         self._tags = dict(tags or {})
         service.end_orphans(self._state.get("process"))
+        if self._has_moved():
+            self._check_alone()
+            # Files are given anew. Where figures are among the rows is what it was: the service may
+            # have been sent the offline folders.
+            self._state.pop("artifacts", None)
         self.check_connection()
+        service.say_once(self.advice)
         facts = {
             "id": run_id,
             "name": run_name,
-            "project": self._project or os.environ.get("WANDB_PROJECT") or _project_name(project),
+            "project": self._project or service.plain_name(project),
             "entity": self._entity,
             "group": group or parent,
             "job_type": self._tags.get("job_type"),
@@ -186,20 +210,42 @@ class WandbBackend(BackendInterface):
         self._resume(sent, config)
         return self._rows
 
+    def _has_moved(self) -> bool:
+        """Tell whether what is kept is of another place, or there is nothing."""
+        return bool(self._state.get("place") != self.place)
+
+    def _check_alone(self) -> None:
+        """Insist that no other mirror copies this run to W&B."""
+        if "place" in self._state:
+            return
+        backends = glob.escape(RunFolder(self._folder).backends)
+        for path in sorted(glob.glob(os.path.join(backends, "*.json"))):
+            kept: Mapping[str, Any] = {}
+            with contextlib.suppress(OSError, DamagedError):
+                kept = read_document(path)
+            place = (kept.get("state") or {}).get("place")
+            if kept.get("backend") == self.name and place:
+                name = os.path.basename(path).removesuffix(".json")
+                raise BackendError(
+                    f"W&B has a copy of this run already ({place}), and would mix it with this one "
+                    f"({self.place}): it tells runs by their id. To have this one instead: "
+                    f"experiments push RUN --forget --to {name}"
+                )
+
     def _open(self, facts: Mapping[str, Any]) -> int:
         """Open W&B's run; return how many rows and figures W&B has."""
         leaving = _leaving.get(self._id)
         if leaving is not None and leaving.is_under_way:
-            raise BackendUnavailableError("W&B is still sending what it was given before.")
+            raise BackendUnavailableError("W&B is still sending what it was given before")
         online = self.mode == "online"
         has = 0 if online else self._written()
-        os.makedirs(self._place, exist_ok=True)
+        os.makedirs(self._home, exist_ok=True)
         wandb = core.enter()
         try:
             with translated("wandb.init"):
                 self._run = wandb.init(
                     **facts,
-                    dir=self._place,
+                    dir=os.path.dirname(self._home),
                     mode=self.mode,
                     resume="allow",
                     reinit="create_new",
@@ -208,11 +254,13 @@ class WandbBackend(BackendInterface):
         except BaseException:
             core.leave()
             raise
-        self._state["process"] = core.noted()
+        folder = _folder_of(self._run)
+        self._state |= {"process": core.noted(), "url": self._run.url if online else folder}
         if online:
-            self._state["url"] = self._run.url
             has = self._run.starting_step
-            self._clear(keep=_folder_of(self._run))
+            self._clear("run", keep=folder)
+        elif self._has_moved():
+            self._clear("offline-run", keep=folder)
         return has
 
     def _resume(self, sent: int, config: Mapping[str, Any]) -> None:
@@ -220,7 +268,7 @@ class WandbBackend(BackendInterface):
         figures = self._state.setdefault("figures", [])
         places = [figure["rows"] + number for number, figure in enumerate(figures)]
         self._figures = sum(place < sent for place in places)
-        self._state |= {"mode": self.mode, "sent": sent}
+        self._state |= {"place": self.place, "sent": sent}
         self._rows, self._ahead = sent - self._figures, 0
         self._run.define_metric(_STEP, hidden=True)
         self._run.define_metric("*", step_metric=_STEP)
@@ -237,7 +285,7 @@ class WandbBackend(BackendInterface):
         )
 
     def _folders(self, kind: str) -> tuple[str, str]:
-        return glob.escape(os.path.join(self._place, "wandb")), f"{kind}-*-{self._id}*"
+        return glob.escape(self._home), f"{kind}-*-{self._id}*"
 
     def _written(self) -> int:
         """Return how many rows and figures the offline folders hold.
@@ -245,9 +293,11 @@ class WandbBackend(BackendInterface):
         Where some are missing between others, a file was damaged; the folders are derived from
         ours, and written anew. Where all folders are gone, they were sent and cleaned up.
         """
+        if self._has_moved():
+            return 0
         paths = self._offline_logs()
         if not paths:
-            return int(self._state.get("sent", 0)) if self._state.get("mode") == "offline" else 0
+            return int(self._state.get("sent", 0))
         steps = []
         with contextlib.suppress(DamagedError):
             steps = [step for path in paths for step in _whole_steps(path)]
@@ -273,8 +323,7 @@ class WandbBackend(BackendInterface):
 
     def log_batch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Copy rows, each as one row of W&B's history."""
-        if not self._is_open():
-            return
+        self._check_open()
         self._look_for_service()
         # Of a batch that broke off, those before the break are given a second time.
         behind, self._ahead = self._ahead, 0
@@ -302,21 +351,30 @@ class WandbBackend(BackendInterface):
         Later than it is noted in the kept state: what is not known there can not be told from
         rows when W&B says how much it has.
         """
-        if not self._is_open():
+        self._check_open()
+        relative = os.path.relpath(path, self._folder)
+        figures = self._state["figures"]
+        # One that is given again stays where it is: what was sent is counted by that.
+        if any(
+            (one["path"], one["name"], one["time"]) == (relative, name, timestamp)
+            and step in (None, one["step"])
+            for one in figures
+        ):
             return
         entry = {
             "rows": self._rows,
-            "path": os.path.relpath(path, self._folder),
+            "path": relative,
             "name": name,
             "step": self._state.get("step", 0) if step is None else step,
             "time": timestamp,
         }
-        figures = self._state["figures"]
-        if entry not in figures[self._figures :]:
-            figures.append(entry)
+        figures.append(entry)
 
-    def _log_figures(self) -> None:
+    def _log_figures(self, *, is_end: bool = False) -> None:
+        """Log the figures that come here, at the end all that are left."""
         for figure in self._state["figures"][self._figures :]:
+            if figure["rows"] > self._rows and not is_end:
+                return
             values = {_STEP: figure["step"], f"figures/{figure['name']}": self._medium(figure)}
             if figure["time"] is not None:
                 values["_timestamp"] = figure["time"]
@@ -350,10 +408,10 @@ class WandbBackend(BackendInterface):
         step: int | None = None,
     ) -> None:
         """Copy a file or folder as an artifact; online wait until the service has it."""
-        if self._is_open():
-            metadata = {} if step is None else {"step": step}
-            kind = artifact_type or "artifact"
-            self._send(self._note_artifact(path, name, kind, description, metadata))
+        self._check_open()
+        metadata = {} if step is None else {"step": step}
+        kind = artifact_type or "artifact"
+        self._send(self._note_artifact(path, name, kind, description, metadata))
 
     def log_model(
         self,
@@ -364,10 +422,10 @@ class WandbBackend(BackendInterface):
         step: int | None = None,
     ) -> None:
         """Copy a model as an artifact, unless a version of it was copied a short while ago."""
-        if self._is_open():
-            known = {} if step is None else {"step": step}
-            self._note_artifact(path, name, "model", None, known | dict(metadata or {}))
-            self._send_due_models()
+        self._check_open()
+        known = {} if step is None else {"step": step}
+        self._note_artifact(path, name, "model", None, known | dict(metadata or {}))
+        self._send_due_models()
 
     def _note_artifact(
         self, path: Path, name: str, kind: str, description: str | None, metadata: _Entry
@@ -403,10 +461,10 @@ class WandbBackend(BackendInterface):
         return [entry for entry in entries if entry["type"] == "model" and not entry["sent"]]
 
     def _send_missing_artifacts(self) -> None:
-        """Send again what was given and has not arrived: to another service, or cut off."""
+        """Write again what was given and did not come as far as the file."""
         entries = self._state.get("artifacts", {}).values()
         entries = [entry for entry in entries if entry["sent"] == "offline"]
-        written = self._logged_offline() if entries and self.mode == "offline" else set()
+        written = self._logged_offline() if entries else set()
         for entry in entries:
             if entry["digest"] not in written:
                 with contextlib.suppress(BackendError):  # It has been replaced since, or removed.
@@ -446,7 +504,7 @@ class WandbBackend(BackendInterface):
         Our files are replaced and never changed in place, so links do. (W&B's own staging copies,
         into the home folder.)
         """
-        above = os.path.join(self._place, "wandb", f"staged-{self._id}")
+        above = self._staging()
         os.makedirs(above, exist_ok=True)
         number = 1 + max((int(n) for n in os.listdir(above) if n.isdigit()), default=0)
         staged = os.path.join(above, str(number))
@@ -457,13 +515,16 @@ class WandbBackend(BackendInterface):
             artifact.add_file(target, name=inner, policy="immutable", skip_cache=True)
         return staged
 
+    def _staging(self) -> str:
+        return os.path.join(self._home, f"staged-{self._id}")
+
     # ------------------------------------------------------------------ what else is known
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Copy params into the config; a changed value replaces the earlier one."""
-        if self._is_open():
-            with translated("run.config.update"):
-                self._run.config.update(dict(params), allow_val_change=True)
+        self._check_open()
+        with translated("run.config.update"):
+            self._run.config.update(dict(params), allow_val_change=True)
 
     def set_tags(
         self,
@@ -472,8 +533,7 @@ class WandbBackend(BackendInterface):
         notes: str | None = None,
     ) -> None:
         """Set tags and notes."""
-        if not self._is_open():
-            return
+        self._check_open()
         kept = {key: value for key, value in self._tags.items() if key not in removed}
         self._tags = kept | dict(tags)
         with translated("run.tags"):
@@ -483,8 +543,7 @@ class WandbBackend(BackendInterface):
 
     def log_environment(self, environment: Mapping[str, Any]) -> None:
         """Copy commit and remote of the code, where they were not known at the start."""
-        if not self._is_open():
-            return
+        self._check_open()
         new = {k: v for k, v in _git(environment).items() if getattr(self._run.settings, k) != v}
         if new:
             # There is no public way after wandb.init; they are published with the tags.
@@ -503,17 +562,20 @@ class WandbBackend(BackendInterface):
         BackendUnavailableError
             If that takes more than a minute. W&B goes on sending, and a further call waits on.
         """
-        if not self._is_open():
-            return
+        self._check_open()
         if self._ending is None:
             self._look_for_service(now=True)
             with translated("run.log"):
-                self._log_figures()
+                self._log_figures(is_end=True)
                 self._run.summary.update(_best(summary or {}))
             self._state["sent"] = self._rows + self._figures
             self._send_last_models()
             self._finish(_EXIT_CODES.get(status, 1))
         self._wait(_FINISH_S)
+        if self.mode == "online":
+            # Sent now, what was written offline would bring back an earlier state of the run.
+            _remove(self._staging())
+            self._clear("offline-run")
 
     def _finish(self, exit_code: int) -> None:
         run = self._run
@@ -529,9 +591,11 @@ class WandbBackend(BackendInterface):
             self._let_go()
             raise
         if not is_done:
-            raise BackendUnavailableError("W&B is still sending; the service may be away.")
+            raise BackendUnavailableError("W&B is still sending; the service may be away")
         if self.mode == "online":
-            self._clear(keep=None)
+            self._clear("run")
+        else:
+            core.wait_until_written(self._state["url"])
         self._let_go()
 
     def _let_go(self) -> None:
@@ -547,7 +611,8 @@ class WandbBackend(BackendInterface):
             return
         try:
             if self._ending is None:
-                self._run.mark_preempting()
+                with translated("run.mark_preempting"):
+                    self._run.mark_preempting()
                 self._finish(1)
             self._wait(_CLOSE_S)
         except OSError:  # away, or its process is dead
@@ -556,13 +621,12 @@ class WandbBackend(BackendInterface):
                 _leaving[self._id] = self._ending
                 self._let_go()
 
-    def _clear(self, keep: str | None) -> None:
+    def _clear(self, kind: str, keep: str | None = None) -> None:
         """Remove W&B's folders of this run, which hold only what the service and we have."""
-        for path in glob.glob(os.path.join(*self._folders("run"))):
+        for path in glob.glob(os.path.join(*self._folders(kind))):
             if os.path.realpath(path) != keep:
                 _remove(path)
-        above = os.path.join(self._place, "wandb")
-        for path in (os.path.join(above, f"staged-{self._id}"), above, self._place):
+        for path in (self._staging(), self._home):
             with contextlib.suppress(OSError):  # Others' runs, or offline ones, are in it.
                 os.rmdir(path)
 
@@ -572,10 +636,9 @@ class WandbBackend(BackendInterface):
             self.check_connection()
             self._ask_at = time.monotonic() + _ASK_AGAIN_S
 
-    def _is_open(self) -> bool:
-        if self._run is None and self.mode != "disabled":
-            raise BackendUnavailableError("W&B's run is not open; it has to be started again.")
-        return self._run is not None
+    def _check_open(self) -> None:
+        if self._run is None:
+            raise BackendUnavailableError("W&B's run is not open; it has to be started again")
 
 
 def _their_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -589,10 +652,6 @@ def _words(tags: Mapping[str, str]) -> tuple[str, ...]:
     words = (f"{key}={value}" if value else key for key, value in tags.items())
     short = (w if len(w) <= _TAG_CHARS else w[: _TAG_CHARS - 1] + "…" for w in words)
     return tuple(dict.fromkeys(short))
-
-
-def _project_name(name: str) -> str:
-    return "".join("-" if char in "/\\#?%:" else char for char in name)[:_NAME_CHARS]
 
 
 def _artifact_type(kind: str) -> str:

@@ -23,8 +23,11 @@ _MODES = {
 """What may stand in ``$WANDB_MODE``, in today's words."""
 
 _ADDRESS = "https://api.wandb.ai"
+_NAME_CHARS = 128
+_NOT_IN_NAMES = "/\\#?%:"
 _ASK_S = 10.0
 _TEARDOWN_S = 2.0
+_WRITTEN_S = 10.0
 _ORPHAN_S = 5.0
 _CORE = "wandb-core"
 
@@ -43,8 +46,10 @@ _QUIET = {
 }
 
 _CACHES = ("WANDB_CACHE_DIR", "WANDB_DATA_DIR")
+_SERVICE = "WANDB_SERVICE"
+"""Tells W&B of a ``wandb-core`` that is there already."""
 
-_told_offline = False
+_told: set[str] = set()
 
 
 # Where and who ------------------------------------------------------------------------------------
@@ -59,37 +64,86 @@ def decide_mode(given: str | None) -> str:
         For another mode, and for ``online`` without a login.
     """
     word = given or os.environ.get("WANDB_MODE")
-    if word is None:
-        return "online" if key() else _offline_for_want_of_login()
+    if not word:
+        return "online" if key() else "offline"
     mode = _MODES.get(word)
     if mode is None:
         raise BackendError(
-            f"Backend 'wandb': the mode is {word!r}. Allowed are 'online', 'offline' and "
-            "'disabled'."
+            f"Backend 'wandb': {'the mode' if given else '$WANDB_MODE'} is {word!r}. Allowed are "
+            "'online', 'offline' and 'disabled'."
         )
     if mode == "online" and not key():
         raise BackendError(
-            f"Backend 'wandb': mode 'online' needs a login for {address()}, and there is none. "
-            "Run `wandb login`, set WANDB_API_KEY, or use mode='offline'."
+            f"Backend 'wandb': mode 'online' needs a login for {public_address()}, and there is "
+            "none. Run `wandb login`, set WANDB_API_KEY, or use mode='offline'."
         )
     return mode
 
 
-def _offline_for_want_of_login() -> str:
-    global _told_offline
-    if not _told_offline:
-        _told_offline = True
-        notice(
-            "there is no login for W&B, so it writes offline. To send a run later: wandb login, "
-            "then wandb sync RUN/backends/wandb/wandb/offline-run-*"
-        )
-    return "offline"
+def offline_advice(given: str | None) -> str:
+    """Return what to say where runs are written offline for want of a login; else nothing."""
+    if given or os.environ.get("WANDB_MODE") or key():
+        return ""
+    return (
+        f"there is no login for W&B at {public_address()}, so runs are written offline. To send "
+        "one: wandb login, then experiments push RUN"
+    )
+
+
+def say_once(message: str) -> None:
+    """Give a notice, unless this process has given it."""
+    if message and message not in _told:
+        _told.add(message)
+        notice(message)
+
+
+def decide_name(what: str, given: str | None) -> str | None:
+    """Return the project or entity that was given, or stands in the environment.
+
+    Raises
+    ------
+    BackendError
+        For a name that W&B cannot have.
+    """
+    variable = f"WANDB_{what.upper()}"
+    name = given or os.environ.get(variable)
+    if not name:
+        return None
+    if isinstance(name, str) and name.isprintable() and name.strip() == plain_name(name):
+        return name
+    said = f"the {what}" if given else f"${variable}"
+    raise BackendError(
+        f"Backend 'wandb': {said} is {name!r:.200}. Allowed are at most {_NAME_CHARS} visible "
+        f"characters other than {' '.join(_NOT_IN_NAMES)}; project and entity are given apart."
+    )
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a project with what W&B takes."""
+    return "".join("-" if char in _NOT_IN_NAMES else char for char in name)[:_NAME_CHARS]
+
+
+def place(mode: str, entity: str | None, project: str | None) -> str:
+    """Say where a copy is made, as far as that is known before a run is."""
+    if mode == "disabled":
+        return mode
+    words = [f"online at {public_address()}" if mode == "online" else mode]
+    words += [f"{what} {name}" for what, name in (("entity", entity), ("project", project)) if name]
+    return ", ".join(words)
 
 
 def address() -> str:
     """Return the service's address: ``$WANDB_BASE_URL``, W&B's settings, or the public one."""
     given = os.environ.get("WANDB_BASE_URL") or _setting("base_url") or _ADDRESS
     return given.rstrip("/")
+
+
+def public_address() -> str:
+    """Return the service's address without credentials."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address())
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _setting(name: str) -> str | None:
@@ -152,9 +206,10 @@ def ask_service() -> None:
         error.close()
         if error.code in (401, 403):
             raise _refused(f"HTTP {error.code}") from error
-        raise BackendUnavailableError(f"W&B at {address()}: HTTP {error.code}.") from error
+        raise _away(f"HTTP {error.code}") from error
     except (OSError, HTTPException, ValueError) as error:
-        raise BackendUnavailableError(f"W&B at {address()} does not answer ({error}).") from error
+        # urllib wraps the system's error.
+        raise _away(_text(getattr(error, "reason", error))) from error
     if not (isinstance(answer, dict) and (answer.get("data") or {}).get("viewer")):
         raise _refused("it knows nobody by it")
 
@@ -165,10 +220,20 @@ def _authorization() -> str:
     return "Basic " + b64encode(f"api:{key()}".encode()).decode()
 
 
+def _away(reason: str) -> BackendUnavailableError:
+    return BackendUnavailableError(f"W&B at {public_address()} does not answer: {reason}")
+
+
+def _text(error: object) -> str:
+    """Return the first line of what an error says, of the system's errors without the number."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(said).splitlines()[0].rstrip(".")
+
+
 def _refused(reason: str) -> BackendError:
     return BackendError(
-        f"W&B at {address()} refuses the key ({reason}). Run `wandb login --relogin`, or correct "
-        "WANDB_API_KEY."
+        f"W&B at {public_address()} refuses the key ({reason}). Run `wandb login --relogin`, or "
+        "correct WANDB_API_KEY"
     )
 
 
@@ -182,8 +247,8 @@ def translated(what: str) -> Iterator[None]:
     except Exception as error:
         kind = type(error).__name__
         if kind in _AWAY:
-            raise BackendUnavailableError(f"W&B, {what}: {error}") from error
-        raise BackendError(f"W&B, {what}: {kind}: {error}") from error
+            raise BackendUnavailableError(f"W&B, {what}: {_text(error)}") from error
+        raise BackendError(f"W&B, {what}: {kind}: {_text(error)}") from error
 
 
 # Its process --------------------------------------------------------------------------------------
@@ -224,8 +289,8 @@ class CoreProcess:
         self._lock = threading.Lock()
         self._users = 0
         self._is_up = False
-        self._caches = ""
-        self._moved: list[str] = []
+        self._folder = ""
+        self._before: dict[str, str | None] = {}
 
     def enter(self) -> Any:
         """Count one more run, and return the package."""
@@ -234,7 +299,7 @@ class CoreProcess:
                 self._prepare()
             import wandb
 
-            if self._is_up and not _cores():
+            if self._is_up and not _living_cores():
                 # Killed under us: every run's calls fail now, until each has been begun again.
                 self._let_go(wandb)
             self._users += 1
@@ -245,10 +310,14 @@ class CoreProcess:
 
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-        # Its logs, and copies of artifacts that we have already; else in the home folder.
-        self._moved = [name for name in _CACHES if name not in os.environ]
-        self._caches = mkdtemp(prefix="wandb-")
-        os.environ |= dict.fromkeys(self._moved, self._caches)
+        self._folder = mkdtemp(prefix="experiment_tracking-")
+        # Its socket, which in /tmp itself whoever tidies up there takes from under us. Its logs,
+        # and copies of artifacts that we have already; else they are in the home folder.
+        ours = ["TMPDIR", *(name for name in _CACHES if name not in os.environ)]
+        self._before = {name: os.environ.get(name) for name in (*ours, _SERVICE)}
+        os.environ |= dict.fromkeys(ours, self._folder)
+        # A training process that uses W&B itself hands its own on, and ends it when it likes.
+        os.environ.pop(_SERVICE, None)
         for folder in _temporary_folders():
             os.makedirs(folder.name, exist_ok=True)
 
@@ -265,17 +334,23 @@ class CoreProcess:
         import wandb
 
         self._let_go(wandb)
-        rmtree(self._caches, ignore_errors=True)
+        rmtree(self._folder, ignore_errors=True)
         for folder in _temporary_folders():
             folder.cleanup()
-        for name in self._moved:
+        for name, value in self._before.items():
             os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
     def _let_go(self, wandb: Any) -> None:
         self._is_up = False
+        ending = Doing(wandb.teardown)
         with contextlib.suppress(Exception):  # It is ended below, whatever it says.
-            Doing(wandb.teardown).wait(_TEARDOWN_S)
+            ending.wait(_TEARDOWN_S)
         self.kill()
+        with contextlib.suppress(Exception):  # What it does last must not fall to the next one.
+            ending.wait(_TEARDOWN_S)
+        os.environ.pop(_SERVICE, None)
 
     def kill(self) -> None:
         """End the process by force, where it is still there."""
@@ -286,15 +361,47 @@ class CoreProcess:
                 process.kill()
                 process.wait(_TEARDOWN_S)
 
+    def wait_until_written(self, folder: str) -> None:
+        """Wait until the process has written and closed the log in a run's offline folder.
+
+        ``run.finish`` returns before that.
+
+        Raises
+        ------
+        BackendUnavailableError
+            If the process has died, or takes long.
+        """
+        import time
+
+        give_up_at = time.monotonic() + _WRITTEN_S
+        while cores := _living_cores():
+            if not any(_writes(core, folder) for core in cores):
+                return
+            if time.monotonic() > give_up_at:
+                raise BackendUnavailableError(f"W&B is still writing to {folder}")
+            time.sleep(0.01)
+        raise BackendUnavailableError(f"W&B's own process has ended while it wrote to {folder}")
+
+    def _end_at_exit(self) -> None:
+        """End it with runs that nobody has closed; no thread can be started any more."""
+        from shutil import rmtree
+
+        import wandb
+
+        self.kill()
+        with contextlib.suppress(Exception, SystemExit):
+            wandb.teardown()
+        rmtree(self._folder, ignore_errors=True)
+
     def noted(self) -> dict[str, Any]:
         """Return what finds the process again when this one was killed."""
         import atexit
 
         # Behind W&B's own hook, so before it: that one waits until everything is sent.
         self._is_up = True
-        atexit.unregister(self.kill)
-        atexit.register(self.kill)
-        found = [(process.pid, process.create_time()) for process in _cores()]
+        atexit.unregister(self._end_at_exit)
+        atexit.register(self._end_at_exit)
+        found = [(process.pid, process.create_time()) for process in _living_cores()]
         return {"host": _host(), "parent": os.getpid(), "processes": found}
 
 
@@ -324,6 +431,27 @@ def _cores() -> list[Any]:
             if process.name().startswith(_CORE):
                 found.append(process)
     return found
+
+
+def _living_cores() -> list[Any]:
+    """List those that nobody has killed; such a one is there until it is waited for."""
+    import psutil
+
+    found = []
+    for process in _cores():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _writes(core: Any, folder: str) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        paths = [file.path for file in core.open_files()]
+        return any(os.path.dirname(path) == folder and path.endswith(".wandb") for path in paths)
+    return False
 
 
 def _host() -> str:

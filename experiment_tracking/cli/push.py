@@ -273,6 +273,8 @@ def _target(
 
 def _is_same(target: "Target", kept: "Target") -> bool:
     names = {*target.options, *kept.options}
+    if target.backend == "wandb":
+        names.discard("mode")  # An offline copy is sent by going on with it online.
     return target.backend == kept.backend and all(
         _fits(target.options.get(name), kept.options.get(name)) for name in names
     )
@@ -527,15 +529,21 @@ _Work = _Copy | _AtOnce
 def _forget(folder: "RunFolder", name: str, anew: "Target | None" = None) -> None:
     """Drop how far a mirror has come, and note that it is to be made ``anew``."""
     from experiment_tracking.backends.claim import Claim
-    from experiment_tracking.backends.progress import begin
+    from experiment_tracking.backends.progress import begin, read_state
     from experiment_tracking.capture.redaction import redact_text
+    from experiment_tracking.errors import DamagedError
 
     claim = Claim.take(folder, name)  # which a living process has that goes by what stands there
     try:
+        kept = {}
+        # By this alone W&B's rows can be told from its figures. MLflow's names a run that is gone.
+        if anew is not None and anew.backend == "wandb":
+            with contextlib.suppress(DamagedError):
+                kept = read_state(folder.backend(name))["state"]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(folder.backend(name))
         if anew is not None:
-            begin(folder, anew, redact_text)
+            begin(folder, anew, redact_text, kept)
     finally:
         claim.release()
 

@@ -1,7 +1,8 @@
 """Services that keep in a folder what they are given, and fail as the test wants.
 
 ``away`` in the folder: the service does not answer. ``forbidden``: it refuses to begin. ``cut``:
-the connection breaks, for good. ``place`` holds where the service is. A file or row of which ``poison`` is part is refused.
+the connection breaks, for good. ``place`` holds where the service is. A file or row of which
+``poison`` is part is refused.
 """
 
 import json

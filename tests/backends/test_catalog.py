@@ -216,3 +216,20 @@ def test_a_package_that_is_missing_is_told_with_its_install_line(monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="pip install"):
         catalog.make("wandb", {})
+
+
+def test_a_run_has_one_copy_in_wandb(monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="pip install 'experiment_tracking[wandb]'")
+    assert wandb
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    two = [backends.WandbBackend(project="a"), backends.WandbBackend(project="b")]
+    with pytest.raises(BackendError, match="is given twice"):
+        catalog.to_targets(two)
+
+
+def test_what_a_backend_advises_is_said_once(service, capsys):
+    backend = service.backend()
+    backend.advice = "this backend keeps to this machine"
+    for _ in range(2):
+        catalog.to_targets([backend])
+    assert capsys.readouterr().err.count("keeps to this machine") == 1

@@ -64,28 +64,48 @@ mirror.Mirror(RunFolder(run), Target("wandb", {"mode": mode}, "wandb")).run(foll
 
 
 LOSES_ITS_CORE = """
-import sys
-from experiment_tracking.backends import wandb_service
+import contextlib, os, signal, sys, time
+import psutil
 from experiment_tracking.backends.wandb import WandbBackend
 
-run, mode = sys.argv[1:]
+run, mode, goes_on = sys.argv[1:]
 rows = [{"step": step, "time": 1e9, "loss": step} for step in range(100)]
 state = {}
 
-def start():
-    backend = WandbBackend(mode=mode)
-    return backend, backend.start_run("r", {}, project="p", run_id="abc", path=run, state=state)
+def start(backend):
+    return backend.start_run("r", {}, project="p", run_id="abc", path=run, state=state)
 
-backend, arrived = start()
+backend = WandbBackend(mode=mode)
+start(backend)
 backend.log_batch(rows[:50])
-wandb_service.core.kill()
-try:
+((pid, _),) = state["process"]["processes"]
+os.kill(pid, signal.SIGKILL)
+while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    time.sleep(0.01)
+with contextlib.suppress(OSError):  # W&B may not have noticed.
     backend.log_batch(rows[50:])
-except OSError as error:
-    print(type(error).__name__)
-backend, arrived = start()
-backend.log_batch(rows[arrived:])
+if goes_on == "anew behind close":
+    backend.close()
+if goes_on != "itself":
+    backend = WandbBackend(mode=mode)
+backend.log_batch(rows[start(backend):])
 backend.end_run("finished")
+"""
+
+
+ENDS_BEFORE_ITS_CORE = """
+import os, signal, sys
+from experiment_tracking.backends.wandb import WandbBackend
+
+runs = {}
+for name in ("one", "other"):
+    runs[name] = WandbBackend(mode="offline")
+    path, state = os.path.join(sys.argv[1], name), {}
+    runs[name].start_run(name, {}, project="p", run_id=name, path=path, state=state)
+runs["one"].log_batch([{"step": step, "time": 1e9, "loss": step} for step in range(1000)])
+runs["one"].end_run("finished")
+((pid, _),) = state["process"]["processes"]
+os.kill(pid, signal.SIGKILL)
 """
 
 
@@ -159,7 +179,7 @@ def picture_of(run):
 
 def sync(run, server):
     """Send the offline folders with W&B's own command; return what the service has then."""
-    folders = sorted(Path(run.path, "backends", "wandb", "wandb").glob("offline-run-*"))
+    folders = sorted(Path(run.path, "backends", "wandb").glob("offline-run-*"))
     command = [str(Path(sys.executable).with_name("wandb")), "sync", *map(str, folders)]
     environment = {**os.environ, **server.variables(), "WANDB_CACHE_DIR": str(folders[0] / "tmp")}
     subprocess.run(
@@ -171,12 +191,24 @@ def sync(run, server):
 # Joining ------------------------------------------------------------------------------------------
 
 
-def test_without_a_login_it_writes_offline_and_says_so_once(capsys, monkeypatch):
-    monkeypatch.setattr(wandb_service, "_told_offline", False)
+def test_without_a_login_it_writes_offline_and_says_so_once_where_it_does(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(wandb_service, "_told", set())
     assert [WandbBackend().mode, WandbBackend().mode] == ["offline", "offline"]
+    assert capsys.readouterr().err == ""
+    for name in ("a", "b"):
+        started(tmp_path, name=name, mode=None)
     told = capsys.readouterr().err
-    assert told.count("writes offline") == 1
-    assert "wandb sync" in told
+    assert told.count("written offline") == 1
+    assert "wandb login, then experiments push RUN" in told
+    assert WandbBackend().advice in told
+
+
+def test_who_asks_for_offline_is_told_nothing(monkeypatch):
+    assert WandbBackend(mode="offline").advice == ""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert WandbBackend().advice == ""
 
 
 def test_a_key_in_the_environment_is_a_login(monkeypatch):
@@ -213,9 +245,44 @@ def test_a_mode_that_is_given_counts_above_the_environment(monkeypatch):
     assert WandbBackend(mode="offline").mode == "offline"
 
 
-def test_an_unknown_mode_is_refused():
+def test_an_empty_mode_is_none(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert WandbBackend().mode == "online"
+
+
+def test_an_unknown_mode_is_refused_and_told_where_it_stands(monkeypatch):
     with pytest.raises(BackendError, match=r"the mode is 'of'\. Allowed are 'online', 'offline'"):
         WandbBackend(mode="of")
+    monkeypatch.setenv("WANDB_MODE", "on")
+    with pytest.raises(BackendError, match=r"\$WANDB_MODE is 'on'"):
+        WandbBackend()
+
+
+@pytest.mark.parametrize("name", ["lab/mnist", "a:b", "x" * 129, "a\nb", " a", 3])
+def test_a_name_that_wandb_cannot_have_is_refused_at_joining(name):
+    with pytest.raises(BackendError, match=r"the project is .* entity are given apart"):
+        WandbBackend(project=name, mode="offline")
+    with pytest.raises(BackendError, match="the entity is "):
+        WandbBackend(entity=name, mode="offline")
+
+
+def test_a_name_from_the_environment_is_checked_and_goes_along(monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "mnist")
+    assert WandbBackend(mode="offline").options == {"project": "mnist", "mode": "offline"}
+    assert WandbBackend("cifar", mode="offline").options["project"] == "cifar"
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(BackendError, match=r"\$WANDB_PROJECT is 'a/b'"):
+        WandbBackend(mode="offline")
+
+
+def test_where_a_copy_is_made_is_told_without_credentials(monkeypatch):
+    assert WandbBackend().place == "offline"
+    assert WandbBackend("mnist", "lab").place == "offline, entity lab, project mnist"
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://ann:secret@wandb.example.org/")
+    assert WandbBackend("mnist").place == "online at https://wandb.example.org, project mnist"
+    assert repr(WandbBackend()) == "WandbBackend(online at https://wandb.example.org)"
 
 
 def test_online_without_a_login_is_refused_with_what_to_do():
@@ -256,6 +323,14 @@ def test_a_service_that_does_not_answer_is_away(online):
     online.pause()
     with pytest.raises(BackendUnavailableError, match="does not answer"):
         WandbBackend(mode="online").check_connection()
+
+
+def test_what_keeps_it_away_is_told_in_the_systems_words(monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    with pytest.raises(BackendUnavailableError) as told:
+        WandbBackend().check_connection()
+    assert str(told.value) == "W&B at http://127.0.0.1:9 does not answer: Connection refused"
 
 
 def test_offline_there_is_nobody_to_ask():
@@ -495,13 +570,46 @@ def test_runs_of_one_process_share_wandbs_own_which_ends_with_the_last(tmp_path)
         assert [r["loss"] for r in rows_written(backend.run)] == [number] * 300
 
 
-def test_disabled_it_does_nothing(tmp_path):
-    backend = started(tmp_path, [row(0, loss=1)], mode="disabled")
-    backend.log_artifact(tmp_path, "a")
+def test_disabled_it_is_never_called_complete(make):
+    with make("p").start_run() as run:
+        run.log_metric("loss", 1.0, step=0)
+    assert WandbBackend(mode="disabled").place == "disabled"
+    progress = mirror(run, mode="disabled")
+    assert not progress.complete
+    assert "W&B is disabled" in progress.error
+    assert logs(run) == []
+
+
+def test_wandb_that_the_training_process_uses_is_not_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/gone/socket")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    backend = started(tmp_path, [row(0, loss=1)])
+    (process,) = [p for p in psutil.Process().children() if p.name().startswith("wandb-core")]
+    # Nobody who tidies up /tmp/wandb-* takes its socket away.
+    assert Path(process.environ()["TMPDIR"]).name.startswith("experiment_tracking-")
     backend.end_run("finished")
-    backend.close()
-    assert backend.arrived is None
-    assert not (tmp_path / "root" / "p" / "exp7" / "backends").exists()
+    assert len(rows_written(backend.run)) == 1
+    assert os.environ["WANDB_SERVICE"] == "3-1-unix-/gone/socket"
+    assert os.environ["TMPDIR"] == str(tmp_path)
+
+
+def test_people_are_shown_the_folder_that_is_to_be_sent(tmp_path):
+    backend = started(tmp_path, [row(0, loss=1)])
+    backend.end_run("finished")
+    (log,) = logs(backend.run)
+    assert backend.state["url"] == os.path.realpath(os.path.dirname(log.path))
+    assert Path(log.path).parents[1] == Path(backend.run.path, "backends", "wandb")
+
+
+def test_a_second_copy_of_a_run_is_refused_for_wandb_would_mix_them(make):
+    with make("p").start_run() as run:
+        run.log_metric("loss", 1.0, step=0)
+    assert mirror(run, mode="offline").complete
+    target = Target("wandb", {"mode": "offline", "project": "other"}, "wandb-2")
+    progress = Mirror(RunFolder(run.path), target).run(follow=False)
+    assert not progress.complete
+    assert "W&B has a copy of this run already (offline)" in progress.error
+    assert len(rows_written(run)) == 1
 
 
 def test_wandbs_folder_is_where_wandb_dir_says(tmp_path, monkeypatch):
@@ -633,18 +741,83 @@ def test_a_further_attempt_goes_on_online(make, online):
     ]
 
 
-def test_rows_that_were_given_offline_all_go_to_the_service_once_there_is_one(tmp_path, online):
-    file = tmp_path / "notes.txt"
+def test_after_a_login_the_same_mirror_sends_all_of_it(full_run, wandb_server, monkeypatch):
+    offline = mirror(full_run)
+    assert offline.complete
+    assert os.path.basename(offline.url).startswith("offline-run-")
+    for name, value in wandb_server.variables().items():
+        monkeypatch.setenv(name, value)
+    progress = mirror(full_run)
+    served = wandb_server.runs[full_run.id]
+    assert progress.complete
+    assert progress.url == f"{wandb_server.url}/ann/digits/runs/{full_run.id}"
+    assert same(rows_kept(full_run), metrics_only(served.rows))
+    assert sum(any(key.startswith("figures/") for key in row) for row in served.rows) == 1
+    kinds = sorted(artifact["artifactTypeName"] for artifact in wandb_server.artifacts)
+    assert kinds == ["dict", "model", "text"]
+    assert not Path(full_run.path, "backends", "wandb").exists()
+
+
+def offline_run(folder):
+    """A run that is whole offline, with a figure between its rows, and an artifact."""
+    picture, file = folder / "a.png", folder / "notes.txt"
+    picture.write_bytes(PNG)
     file.write_text("hello")
-    backend = started(tmp_path, [row(n, loss=n) for n in range(5)])
-    backend.log_artifact(file, "notes", artifact_type="text")
+    backend = started(folder, [row(n, loss=n) for n in range(5)])
+    give_files(backend, folder)
+    backend.log_batch([row(n, loss=n) for n in range(5, 10)])
     backend.end_run("finished")
-    again = started(tmp_path, state=backend.state, mode="online")
-    assert again.arrived == 0
-    again.log_batch([row(n, loss=n) for n in range(5)])
-    again.end_run("finished")
-    assert [r["loss"] for r in online.runs[again.run.id].rows] == list(range(5))
+    assert [row["_step"] for row in rows_written(backend.run)] == list(range(11))
+    return backend
+
+
+def give_files(backend, folder):
+    backend.log_figure(folder / "a.png", "a", 4, timestamp=1.0)
+    backend.log_artifact(folder / "notes.txt", "notes", artifact_type="text")
+
+
+def test_what_was_written_offline_is_sent_once_there_is_a_login(tmp_path, online):
+    backend = offline_run(tmp_path)
+    moved = started(tmp_path, state=backend.state, mode="online")
+    assert moved.arrived == 0
+    moved.log_batch([row(n, loss=n) for n in range(7)])
+    moved.close()
+    assert len(logs(moved.run)) == 1  # Not all of it is there.
+    moved = started(tmp_path, state=json.loads(json.dumps(moved.state)), mode="online")
+    assert moved.arrived == 7
+    moved.log_batch([row(n, loss=n) for n in range(7, 10)])
+    give_files(moved, tmp_path)
+    moved.end_run("finished")
+    rows = online.runs[moved.run.id].rows
+    assert [row["_step"] for row in rows] == list(range(11))
+    assert [row.get("loss") for row in rows] == [0, 1, 2, 3, 4, None, 5, 6, 7, 8, 9]
     assert b"hello" in online.uploads.values()
+    assert moved.state["url"] == f"{online.url}/ann/p/runs/{moved.run.id}"
+    assert not (moved.run.path / "backends" / "wandb").exists()
+
+
+def test_what_people_have_sent_themselves_is_not_sent_again(tmp_path, online):
+    backend = offline_run(tmp_path)
+    before = sync(backend.run, online).rows
+    moved = started(tmp_path, state=backend.state, mode="online")
+    assert moved.arrived == 10
+    give_files(moved, tmp_path)
+    moved.log_batch([row(10, loss=10)])
+    moved.end_run("finished")
+    rows = online.runs[moved.run.id].rows
+    assert rows[:11] == before
+    assert [row["loss"] for row in rows[11:]] == [10]
+
+
+def test_offline_in_another_project_it_is_written_anew(tmp_path):
+    backend = offline_run(tmp_path)
+    moved = started(tmp_path, state=backend.state, project="other")
+    assert moved.arrived == 0
+    moved.log_batch([row(n, loss=n) for n in range(10)])
+    moved.end_run("finished")
+    (log,) = logs(moved.run)
+    assert log.read().run.project == "other"
+    assert [row["_step"] for row in rows_written(moved.run)] == list(range(11))
 
 
 def test_a_service_that_goes_and_comes_back_has_everything(tmp_path, online):
@@ -658,17 +831,28 @@ def test_a_service_that_goes_and_comes_back_has_everything(tmp_path, online):
     assert [r["loss"] for r in online.runs[backend.run.id].rows] == list(range(60))
 
 
+def test_what_has_ended_offline_is_written_whatever_becomes_of_wandbs_own_process(tmp_path):
+    words = [sys.executable, "-c", ENDS_BEFORE_ITS_CORE, str(tmp_path / "root" / "p")]
+    known = {"PYTHONPATH": REPOSITORY, "TMPDIR": str(tmp_path)}
+    subprocess.run(words, env={**os.environ, **known}, timeout=60, check=True)
+    (log,) = [WandbLog(path) for path in find_logs(tmp_path / "root" / "p" / "one")]
+    assert [row.values["loss"] for row in log.rows()] == list(range(1_000))
+    assert log.read().exit_code == 0
+
+
+@pytest.mark.parametrize("goes_on", ["itself", "anew", "anew behind close"])
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_when_wandbs_own_process_is_killed_a_new_start_goes_on(tmp_path, online, mode):
-    words = [sys.executable, "-c", LOSES_ITS_CORE, str(tmp_path / "root" / "p" / "r"), mode]
-    known = {"PYTHONPATH": REPOSITORY}
-    done = subprocess.run(words, env={**os.environ, **known}, timeout=60, stdout=subprocess.PIPE)
+def test_when_wandbs_own_process_is_killed_a_new_start_goes_on(tmp_path, online, mode, goes_on):
+    run = str(tmp_path / "root" / "p" / "r")
+    words = [sys.executable, "-c", LOSES_ITS_CORE, run, mode, goes_on]
+    known = {"PYTHONPATH": REPOSITORY, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, env={**os.environ, **known}, timeout=60, capture_output=True)
     written = [WandbLog(path) for path in find_logs(tmp_path / "root")]
     found = [row.values["loss"] for log in written for row in log.rows()]
     if mode == "online":
         found = [row["loss"] for row in online.runs["abc"].rows]
-    assert found == list(range(100))
-    assert done.stdout == b"ConnectionResetError\n"
+    assert found == list(range(100)), done.stderr.decode()
+    assert [*tmp_path.glob("experiment_tracking-*")] == [*tmp_path.glob("wandb-*")] == []
 
 
 def test_closed_before_its_end_a_run_is_left_to_go_on(tmp_path, online):

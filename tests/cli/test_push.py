@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from experiment_tracking import ExperimentTracker
+from experiment_tracking.backends.wandb_log import WandbLog
 from experiment_tracking.cli import main
 from experiment_tracking.registry.record import RunRecord
 
@@ -367,3 +368,29 @@ def test_other_options_are_another_mirror_and_a_credential_makes_none(service):
 def test_serving_is_not_shown_to_people(capsys):
     assert main(["push", "--help"]) == 0
     assert "--serve" not in capsys.readouterr().out
+
+
+def test_what_wandb_wrote_offline_is_the_same_copy_online_and_keeps_its_count(
+    experiments, run, monkeypatch
+):
+    pytest.importorskip("wandb", reason="pip install 'experiment_tracking[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run.log_image([[0, 1], [1, 0]], "figure")
+    run.end_run()
+    path = run.path / "backends/wandb.json"
+    assert experiments("push", "open", "--to", "wandb", "--mode", "offline")[0] == 0
+    first = json.loads(path.read_text())
+    assert experiments("push", "open", "--again")[0] == 0
+    again = json.loads(path.read_text())
+    assert (again["rows"], again["complete"]) == (first["rows"], True)
+    logs = sorted(run.path.glob("backends/wandb/offline-run-*/*.wandb"))
+    rows = [row.values for log in logs for row in WandbLog(log).rows()]
+    assert [row["x"] for row in rows if "x" in row] == list(range(10))
+    # Online there is nobody here to take it; but it is this copy that is to go there.
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_MODE", "")
+    assert experiments("push", "open", "--to", "wandb", "--mode", "online")[0] == 1
+    assert sorted(os.listdir(run.path / "backends"))[-1] == "wandb.json"
+    assert json.loads(path.read_text())["options"]["mode"] == "online"
