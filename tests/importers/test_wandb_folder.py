@@ -86,7 +86,8 @@ def full():
     run.alert("title", "text")
     print("a printed line")
     print("the rest", end="")
-    wait_until(run, lambda log: b"memory_percent" in log)
+    # W&B copies what is printed when it comes to it; a run that ends before has none of it.
+    wait_until(run, lambda log: b"memory_percent" in log and b"a printed line" in log)
     run.finish()
 
 

@@ -246,14 +246,23 @@ def without(value, keys):
 def events_of(path):
     """Records of a TensorBoard file without their times."""
     from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
     data, start = path.read_bytes(), 0
     while start < len(data):
         length = int.from_bytes(data[start : start + 8], "little")
         event = Event.FromString(data[start + 12 : start + 12 + length])
         event.wall_time = 0
+        for value in event.summary.value:
+            if value.tag.startswith("_hparams_/"):
+                plugin_data = value.metadata.plugin_data
+                content = HParamsPluginData.FromString(plugin_data.content)
+                # A session starts with its first record, be it a row or a text.
+                content.session_start_info.ClearField("start_time_secs")
+                content.session_end_info.ClearField("end_time_secs")
+                plugin_data.content = content.SerializeToString(deterministic=True)
         start += length + 16
-        yield re.sub(rb"start_time_secs.{9}|end_time_secs.{9}", b"", event.SerializeToString())
+        yield event.SerializeToString(deterministic=True)
 
 
 def content(folder):
