@@ -126,7 +126,9 @@ def wandb_dir(tmp_path_factory):
     """A ``wandb`` folder with five runs."""
     home = tmp_path_factory.mktemp("offline")
     environment = {
-        **os.environ, "HOME": str(home), "WANDB_DIR": str(home), "WANDB_MODE": "offline",
+        # Our own backend, in another test of this process, has switched W&B's console off.
+        **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
+        "HOME": str(home), "WANDB_DIR": str(home), "WANDB_MODE": "offline",
         "WANDB_DATA_DIR": str(home / "data"), "WANDB_CACHE_DIR": str(home / "cache"),
         "WANDB_CONFIG_DIR": str(home / "config"), "TMPDIR": str(home), "ROWS": str(ROWS),
     }  # fmt: skip
