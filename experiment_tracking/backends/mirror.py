@@ -96,6 +96,7 @@ class Orders:
 
     @deadline.setter
     def deadline(self, at: float) -> None:
+        """Set until when to go on; whoever waits for an order is woken."""
         self._deadline = at
         self._tell()
 
