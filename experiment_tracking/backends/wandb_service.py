@@ -308,13 +308,13 @@ class CoreProcess:
     def _prepare(self) -> None:
         from tempfile import mkdtemp
 
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
         self._folder = mkdtemp(prefix="experiment_tracking-")
         # Its socket, which in /tmp itself whoever tidies up there takes from under us. Its logs,
         # and copies of artifacts that we have already; else they are in the home folder.
         ours = ["TMPDIR", *(name for name in _CACHES if name not in os.environ)]
-        self._before = {name: os.environ.get(name) for name in (*ours, _SERVICE)}
+        self._before = {name: os.environ.get(name) for name in (*_QUIET, *ours, _SERVICE)}
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         os.environ |= dict.fromkeys(ours, self._folder)
         # A training process that uses W&B itself hands its own on, and ends it when it likes.
         os.environ.pop(_SERVICE, None)

@@ -876,3 +876,12 @@ def test_a_run_is_followed_while_it_is_written(make, online):
     follower.join(60)
     assert read_progress(RunFolder(run.path), "wandb").complete
     assert [r["loss"] for r in online.runs[run.id].rows] == [1.0, 2.0]
+
+
+def test_the_environment_of_the_process_is_as_before_when_the_last_run_is_closed(tmp_path):
+    before = dict(os.environ)
+    backend = started(tmp_path, [row(0, loss=1)], mode="offline")
+    assert os.environ["WANDB_CONSOLE"] == "off"
+    backend.end_run("finished")
+    backend.close()
+    assert dict(os.environ) == before

@@ -126,7 +126,7 @@ def wandb_dir(tmp_path_factory):
     """A ``wandb`` folder with five runs."""
     home = tmp_path_factory.mktemp("offline")
     environment = {
-        # Our own backend, in another test of this process, has switched W&B's console off.
+        # What somebody has set for W&B on this machine is not for these runs.
         **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
         "HOME": str(home), "WANDB_DIR": str(home), "WANDB_MODE": "offline",
         "WANDB_DATA_DIR": str(home / "data"), "WANDB_CACHE_DIR": str(home / "cache"),
