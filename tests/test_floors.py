@@ -197,3 +197,13 @@ def test_importing_the_package_brings_next_to_nothing_along():
     loaded = loaded_by(f"import {PACKAGE}")
     assert loaded & HEAVIER_THAN_NOTHING == set()
     assert PACKAGE in loaded
+
+
+def test_a_starting_run_waits_for_nothing_that_only_mirrors_need(tmp_path):
+    loaded = loaded_by(
+        f"from {PACKAGE} import ExperimentTracker\n"
+        f"ExperimentTracker('p', root={str(tmp_path)!r}, auto_log=False).log_metric('loss', 1.0)"
+    )
+    assert "experiment_tracking.backends.events" in loaded
+    late = ("_hashlib", "subprocess", f"{PACKAGE}.folder.cursor", f"{PACKAGE}.mirroring")
+    assert [name for name in late if name in loaded] == []

@@ -8,7 +8,6 @@ from typing import Any
 
 from experiment_tracking.backends.following import OutOfTimeError, Tail
 from experiment_tracking.backends.tensorboard import TensorBoardBackend
-from experiment_tracking.folder.cursor import HistoryCursor
 from experiment_tracking.folder.digest import Digest, merge, slices
 from experiment_tracking.folder.documents import Document, read_document
 from experiment_tracking.folder.history import Row
@@ -190,6 +189,9 @@ def _document(path: str) -> dict[str, Any]:
 
 
 def _stored_rows(path: str) -> Iterator[Row]:
+    # Here: it brings OpenSSL along, 4 ms that a starting run, which never comes here, would wait.
+    from experiment_tracking.folder.cursor import HistoryCursor
+
     cursor = HistoryCursor(path)
     while rows := cursor.next(_BATCH_ROWS, settled=True):
         yield from (placed.row for placed in rows)
