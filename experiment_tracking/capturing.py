@@ -115,7 +115,10 @@ class RunCapture:
         self._attempt("code", self._keep_script, script)
         yield from self._keep_each("code", self._modules, script)
         yield
-        self._facts["git"] = {**probe.finish().to_dict(), "redacted": []}
+        git = probe.finish()
+        self._facts["git"] = {**git.to_dict(), "redacted": []}
+        if git.commit:  # in the summary too: tables of many runs read nothing else
+            self._owner.change(self._owner.summary, lambda kept: kept.update(commit=git.commit))
         if not self._is_clean():
             self._attempt("environment", self._write)
             yield

@@ -158,7 +158,7 @@ def test_the_capture_is_complete_however_soon_and_however_a_script_ends(lab, las
         assert process.returncode == code, err
     for name in ("r", "r-2", "r-3", "r-4", "r-5"):
         kept = lab.kept(name)
-        assert kept.environment["git"]["commit"] == commit
+        assert kept.environment["git"]["commit"] == kept.document("summary")["commit"] == commit
         assert kept.environment["packages"]["orjson"]
         assert kept.environment["entry_script"]["relative_name"] == "train.py"
         assert kept.environment["notes"] == []
