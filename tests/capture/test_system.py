@@ -162,11 +162,27 @@ def test_a_child_of_another_thread_is_found_within_six_samples(sampler, start):
     assert counts[-1] == before + 1
 
 
+_BOTH_WAYS = f"""
+import json, subprocess, sys
+from experiment_tracking.capture import system
+child = subprocess.Popen([sys.executable, '-c', {WAITS!r}], stdin=-1, stdout=-1)
+child.stdout.readline()
+quick, slow = system._ProcessTree().usages(), system._ProcessTree()._usages_elsewhere(True)
+child.communicate(b'go')
+print(json.dumps([quick, slow]))
+"""
+
+
 @linux_only
-def test_psutil_finds_the_same_processes_where_proc_does_not_list_them(start):
-    start(WAITS)
-    quick = system._ProcessTree().usages()
-    slow = system._ProcessTree()._usages_elsewhere(True)
+def test_psutil_finds_the_same_processes_where_proc_does_not_list_them():
+    # In a process of its own: children of other tests may come and go between the two looks.
+    found = subprocess.run(
+        [sys.executable, "-c", _BOTH_WAYS], capture_output=True, text=True, check=True
+    )
+    quick, slow = (
+        [system._Usage(*usage) for usage in usages] for usages in json.loads(found.stdout)
+    )
+    assert len(quick) == 2
     assert [usage.parent for usage in slow] == [usage.parent for usage in quick]
     assert [usage.threads for usage in slow] == [usage.threads for usage in quick]
     assert slow[1].memory_bytes == pytest.approx(quick[1].memory_bytes, rel=0.1)
