@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from experiment_tracking.errors import InvalidNameError
-from experiment_tracking.folder import io
-from experiment_tracking.folder.documents import Document, encode, utc_now
+from experiment_tracking.folder import amendments, io
+from experiment_tracking.folder.documents import Document, utc_now
 from experiment_tracking.folder.layout import RunFolder
 
 _LITTLE_BYTES = 64 * 1024
@@ -100,17 +100,11 @@ class RunFiles:
         """Keep what a later value replaced, as a small file that nothing ever overwrites."""
         if self.detached:
             return
-        folder = self._owner.folder.amendments
-        entry = {"at": utc_now(), "by": "run", "kind": kind, "name": name, "old": old, "new": new}
+        folder = self._owner.folder
+        amendment = {"by": amendments.RUN, "kind": kind, "name": name, "old": old, "new": new}
         with self._writing():
-            os.makedirs(folder, exist_ok=True)
-            number = len(os.listdir(folder)) + 1
-            while True:
-                try:
-                    io.create_whole(f"{folder}/{number:06d}.json", encode(entry))
-                    return
-                except FileExistsError:
-                    number += 1
+            os.makedirs(folder.amendments, exist_ok=True)
+            amendments.add(folder, amendment)
 
     def unlist_lost(self) -> int:
         """Take from the list, in memory, what is not there any more; return how many."""

@@ -8,7 +8,7 @@ import weakref
 from _thread import RLock
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from experiment_tracking.errors import (
     DamagedError,
@@ -20,7 +20,12 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder import layout, values
 from experiment_tracking.folder.documents import read_document
-from experiment_tracking.folder.layout import RUN_VARIABLE, SCRATCH_VARIABLE, RunFolder
+from experiment_tracking.folder.layout import (
+    HANDOVER_VARIABLE,
+    RUN_VARIABLE,
+    SCRATCH_VARIABLE,
+    RunFolder,
+)
 from experiment_tracking.logs import Logs, to_params, to_status, to_tags, to_text
 from experiment_tracking.notices import notice
 from experiment_tracking.settings import Identity, Settings
@@ -193,13 +198,35 @@ class ExperimentTracker(Logs):
 
     # ------------------------------------------------------------------ runs
 
+    @overload
     def start_run(
         self,
         run_name: str | None = None,
         config: Any = None,
         tags: Mapping[str, Any] | Iterable[str] | str | None = None,
         parent: Any = None,
-    ) -> "Run":
+        *,
+        skip_existing: Literal[False] = False,
+    ) -> "Run": ...
+    @overload
+    def start_run(
+        self,
+        run_name: str | None = None,
+        config: Any = None,
+        tags: Mapping[str, Any] | Iterable[str] | str | None = None,
+        parent: Any = None,
+        *,
+        skip_existing: bool,
+    ) -> "Run | RunRecord": ...
+    def start_run(
+        self,
+        run_name: str | None = None,
+        config: Any = None,
+        tags: Mapping[str, Any] | Iterable[str] | str | None = None,
+        parent: Any = None,
+        *,
+        skip_existing: bool = False,
+    ) -> "Run | RunRecord":
         """Open a run and make it the current one.
 
         Parameters
@@ -213,17 +240,54 @@ class ExperimentTracker(Logs):
             Tags, over those of the tracker.
         parent
             A :class:`Run`, a record, or an id; kept as id.
+        skip_existing
+            Open none where this project has a finished run of this script that had the same
+            params, code and inputs; return that one as read, with a notice. All params that the
+            run logs count, so give all as ``config``. Inputs are compared that are files or
+            folders: arrays are not there yet. A notebook's code cannot be compared.
 
         Returns
         -------
         Run
-            A context manager.
+            A context manager. With ``skip_existing`` perhaps a :class:`RunRecord`.
 
         Notes
         -----
         Makes ``<root>/<project>/<run>/`` with its first documents, without waiting for the disk.
+
+        Examples
+        --------
+        >>> for config in configs:  # doctest: +SKIP
+        ...     run = tracker.start_run(config=config, skip_existing=True)
+        ...     if run.status == "finished":
+        ...         continue
         """
+        if skip_existing:
+            config = to_params(config)
+            if found := self._existing({**self._identity.params, **config}):
+                return found
         return self._start(run_name, config, tags, parent, self.group)
+
+    def _existing(self, params: Mapping[str, Any]) -> "RunRecord | None":
+        # A rerun was asked for, and a run that a launcher offers is open already.
+        offered = os.environ.get(HANDOVER_VARIABLE)
+        is_open = offered and os.path.lexists(RunFolder(offered).handover)
+        if is_open or SCRATCH_VARIABLE in os.environ or not os.path.isdir(self._registry_root):
+            return None
+        from experiment_tracking.capture.code import entry_script
+        from experiment_tracking.registry.equal import existing_run
+
+        script = entry_script()
+        if script is None:
+            notice("skip_existing: no script to compare (a notebook's cells are not); run starts.")
+            return None
+        found = existing_run(self.registry, self.project, params, script)
+        if found:
+            notice(
+                f"run {found.key} had the same params, code and inputs; no new one is started "
+                "(skip_existing)."
+            )
+        return found
 
     def _start(
         self, name: str | None, config: Any, tags: Any, parent: Any, group: str | None

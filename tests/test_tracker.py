@@ -547,3 +547,98 @@ def test_a_taken_name_is_said(make, capfd):
 def test_an_argument_of_the_wrong_kind_is_named(make, options):
     with pytest.raises(InvalidTypeError, match=next(iter(options))):
         make("p", **options)
+
+
+# ---------------------------------------------------------------------- runs that are there already
+
+SWEEP = """
+import sys
+import part
+from experiment_tracking import ExperimentTracker
+
+tracker = ExperimentTracker(
+    "sweep", config={"depth": 2}, use_tensorboard=False, system_metrics_interval_s=None
+)
+for lr in map(float, sys.argv[1:]):
+    run = tracker.start_run(config={"lr": lr}, skip_existing=True)
+    if run.status == "finished":
+        print("skipped", run.name, run.params)
+        continue
+    run.log_input("data.csv", "data")
+    run.log_metrics({"loss": lr})
+    if lr < 1:
+        run.end_run("FINISHED" if lr else "FAILED")
+    print("ran", lr)
+"""
+
+
+@pytest.fixture
+def sweep(terminal):
+    terminal.write("setup.cfg", "")
+    terminal.write("part.py", "x = 1\n")
+    terminal.write("data.csv", "1\n")
+    terminal.write("sweep.py", SWEEP)
+
+    def sweep(*rates, launcher=(), **variables):
+        code, out, err = terminal.run(
+            *launcher, sys.executable, "sweep.py", *rates, variables=variables
+        )
+        assert code == 0, err
+        return [line.split()[0] for line in out.splitlines()], err
+
+    return sweep
+
+
+def test_a_run_that_would_repeat_a_finished_one_is_not_started(sweep, terminal):
+    assert sweep("0.1", "0.2")[0] == ["ran", "ran"]
+    words, err = sweep("0.1", "0.3", "0.2")
+    assert words == ["skipped", "ran", "skipped"]
+    assert err.count("had the same params, code and inputs; no new one is started") == 2
+    assert sorted(record.params["lr"] for record in terminal.records("sweep")) == [0.1, 0.2, 0.3]
+    terminal.write("part.py", "x = 2\n")
+    assert sweep("0.1")[0] == ["ran"]
+    assert sweep("0.1")[0] == ["skipped"]
+    terminal.write("data.csv", "2\n")
+    assert sweep("0.1")[0] == ["ran"]
+
+
+def test_a_run_that_did_not_finish_is_started_again(sweep):
+    assert sweep("0")[0] == ["ran"]
+    assert sweep("0", "0")[0] == ["ran", "ran"]
+
+
+def test_a_run_that_is_still_open_is_not_done(sweep):
+    assert sweep("1", "1")[0] == ["ran", "ran"]
+    assert sweep("1")[0] == ["skipped"]
+
+
+def test_every_rank_skips_the_same_run(sweep):
+    assert sweep("0.1")[0] == ["ran"]
+    assert sweep("0.1", RANK="1", WORLD_SIZE="2")[0] == ["skipped"]
+
+
+def test_a_run_that_a_launcher_has_opened_is_not_skipped(sweep, terminal):
+    launcher = (sys.executable, "-m", "experiment_tracking", "run", "--project", "sweep", "--")
+    assert sweep("0.1", launcher=launcher)[0] == ["ran"]
+    assert sweep("0.1", "0.1", launcher=launcher)[0] == ["ran", "skipped"]
+    assert len(terminal.records("sweep")) == 2
+
+
+def test_without_a_script_there_is_nothing_to_compare(make, capfd):
+    tracker = make("p")
+    with tracker.start_run("a", {"lr": 1}, skip_existing=True) as first:
+        pass
+    with tracker.start_run("a", {"lr": 1}, skip_existing=True) as second:
+        assert (first.name, second.name) == ("a", "a-2")
+    assert capfd.readouterr().err.count("no script to compare") == 1
+
+
+def test_looking_for_equal_runs_costs_nothing_where_nobody_asks(terminal):
+    terminal.write(
+        "train.py",
+        "import sys\nfrom experiment_tracking import ExperimentTracker\n"
+        "tracker = ExperimentTracker('p', use_tensorboard=False)\n"
+        "tracker.start_run(config={'lr': 0.1}).log_metrics({'loss': 1})\n"
+        "print([m for m in sys.modules if m.startswith('experiment_tracking.registry')])\n",
+    )
+    assert terminal.run(sys.executable, "train.py")[:2] == (0, "[]\n")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from experiment_tracking.errors import DamagedError, FormatError
-from experiment_tracking.folder import io, layout
+from experiment_tracking.folder import amendments, io, layout
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.history import HistoryReader, HistoryWriter, Row, parse
@@ -178,10 +178,21 @@ def _check_mirrors(folder: RunFolder) -> Iterator[Problem]:
 
 
 def _check_amendments(folder: RunFolder) -> Iterator[Problem]:
-    if os.path.isdir(folder.amendments):
-        for name in sorted(os.listdir(folder.amendments)):
-            if name.endswith(".json"):
-                yield from _read(os.path.join(folder.amendments, name), "an older value")[1]
+    try:
+        paths = amendments.numbers(folder).values()
+    except OSError as error:
+        yield _problem(folder.amendments, error)
+        return
+    for path in paths:
+        document, problems = _read(path, "a correction")
+        yield from problems or _check_amendment(path, document)
+
+
+def _check_amendment(path: str, document: dict[str, Any]) -> Iterator[Problem]:
+    try:
+        amendments.checked(path, document)
+    except DamagedError as error:
+        yield _problem(path, error)
 
 
 # ---------------------------------------------------------------------- histories

@@ -21,6 +21,8 @@ from experiment_tracking.folder.history import HistoryReader
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import status_of
 from experiment_tracking.folder.values import from_stored
+from experiment_tracking.registry.edit import Edit
+from experiment_tracking.registry.record import RunRecord
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "FORMAT.md").read_text(encoding="utf-8")
@@ -232,6 +234,7 @@ def runs(example, crashed, captured, offered, mirrored, tmp_path_factory):
     shutil.copytree(crashed.parents[1], resumed)
     resume_and_fail(resumed)
     join(resumed / "p" / "crashed")
+    correct(resumed / "p" / "crashed")
     lost = script(tmp_path_factory.mktemp("lost"), LOSES_ROWS)
     others = [captured, offered, mirrored]
     return [example, crashed, resumed / "p" / "crashed", lost / "p" / "lost", *others]
@@ -303,6 +306,14 @@ def join(path):
     joined = ExperimentTracker("p", root=path.parents[1], rank=1).join(path)
     joined.log_metrics({"loss": 0.5}, step=1)
     joined.end_run()
+
+
+def correct(path):
+    edit = Edit(RunRecord(path))
+    edit.set_tags("new")
+    edit.remove_tags("sweep")
+    edit.set_param("deep.sizes", [3])
+    edit.log_metric("late", float("nan"))
 
 
 def documents(run):

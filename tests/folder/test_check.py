@@ -181,6 +181,20 @@ def test_a_document_that_is_no_object_is_damaged(name, data, run):
     assert found(run) == [("damaged", name)]
 
 
+@pytest.mark.parametrize("change", [{"by": None}, {"kind": "tag", "new": 3}, {"kind": "metric"}])
+def test_an_amendment_with_a_wrong_part_is_damaged(change, run):
+    change_json(run / "amendments" / "000001.json", lambda amendment: amendment.update(change))
+    assert found(run) == [("damaged", "amendments/000001.json")]
+
+
+def test_a_file_in_the_place_of_the_amendments_is_a_problem(run):
+    (run / "amendments" / "000001.json").unlink()
+    (run / "amendments").rmdir()
+    assert found(run) == []
+    (run / "amendments").write_text("")
+    assert found(run) == [("unreadable", "amendments")]
+
+
 def test_a_list_of_artifacts_that_cannot_be_read_is_one_problem(run):
     for text in ("", '{"artifacts": 3}', '{"artifacts": [3]}'):
         (run / "artifacts.json").write_text(text)
