@@ -1,0 +1,163 @@
+"""``experiments plot``: pictures of runs as files."""
+
+import argparse
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from experiment_tracking.cli.command import (
+    DONE,
+    RUN_HELP,
+    add_filters,
+    chosen_runs,
+    find_run,
+    new_command,
+    registry_of,
+    say_problems,
+    why_empty,
+)
+from experiment_tracking.cli.screen import json_out, say
+from experiment_tracking.cli.text import clean
+from experiment_tracking.errors import InvalidValueError, NotFoundError
+
+if TYPE_CHECKING:
+    from experiment_tracking.registry.runset import RunSet
+
+_EXAMPLES = """
+experiments plot val/loss --project digits --by '*-seed' --smooth 0.6 -o loss.png
+experiments plot train/loss,val/loss latest latest~1 --log -o two.pdf
+experiments plot val/acc --kind scatter --param lr --where 'status = "finished"' -o lr.html
+experiments plot val/acc --kind heatmap --param lr --param model.depth -o sweep.svg
+experiments plot val/acc --kind bars --by lr -o bars.png
+"""
+
+_OPTIONS = {
+    "curves": ("x", "by", "smooth", "log"),
+    "scatter": ("param", "on", "log"),
+    "parallel": ("param", "on"),
+    "bars": ("by", "on"),
+    "heatmap": ("param", "on", "log"),
+}
+"""What may be said about each kind of picture."""
+
+_INTERACTIVE = ("curves", "scatter", "parallel")
+_FORMATS = (".png", ".svg", ".pdf", ".html")
+_DPI = 150
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    summary = "draw curves, bars or a sweep of runs into a file"
+    parser = new_command(commands, "plot", plot, summary, _EXAMPLES)
+    parser.add_argument("metric", metavar="METRIC", help="its name; A,B for several curves' panels")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; by default all runs")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="as .png, .svg, .pdf, or .html (curves, scatter, parallel; needs plotly)",
+    )
+    parser.add_argument("--kind", choices=tuple(_OPTIONS), default="curves")
+    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    parser.add_argument(
+        "--x", metavar="X", help="curves over step (default), time, relative, or another metric"
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        metavar="P",
+        help="scatter: one; heatmap: x and y; parallel: its axes, by default those that differ",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="G",
+        help="means: '*-seed' over runs equal but for seed; lr,depth over those equal in both",
+    )
+    parser.add_argument(
+        "--smooth", type=float, metavar="W", help="weight of TensorBoard's smoothing, 0 to 1"
+    )
+    parser.add_argument("--log", action="store_const", const=True, help="logarithmic values")
+    parser.add_argument("--on", choices=("best", "last"), help="which value of each run")
+    add_filters(parser)
+
+
+def plot(args: argparse.Namespace) -> int:
+    """Draw the picture and print its path."""
+    suffix = _checked(args)
+    runs = _runs(args)
+    figure = _figure(args, runs, "plotly" if suffix == ".html" else None)
+    say_problems(runs)
+    path = os.path.abspath(os.path.expanduser(args.output))
+    if suffix == ".html":
+        figure.write_html(path)
+    else:
+        _save(figure, path)
+    if args.json:
+        json_out({"path": path, "kind": args.kind, "metric": args.metric, "runs": runs.keys})
+    else:
+        print(clean(path))
+    return DONE
+
+
+def _checked(args: argparse.Namespace) -> str:
+    """Refuse what does not go together, before anything is read; return the file's suffix."""
+    suffix: str = os.path.splitext(args.output)[1].lower()
+    if suffix not in _FORMATS:
+        raise InvalidValueError(
+            f"-o {args.output}: the file's name must end in one of {', '.join(_FORMATS)}."
+        )
+    if suffix == ".html" and args.kind not in _INTERACTIVE:
+        raise InvalidValueError(f"{args.kind} cannot be drawn as .html. Write .svg, for example.")
+    known = {name for names in _OPTIONS.values() for name in names}
+    for name in sorted(known.difference(_OPTIONS[args.kind])):
+        if getattr(args, name) is not None:
+            kinds = ", ".join(kind for kind, names in _OPTIONS.items() if name in names)
+            raise InvalidValueError(f"--{name} means nothing for {args.kind}, only for {kinds}.")
+    count = {"scatter": 1, "heatmap": 2}.get(args.kind)
+    if count not in (None, len(args.param or ())):
+        raise InvalidValueError(f"{args.kind} needs --param {count} times, for example --param lr.")
+    return suffix
+
+
+def _runs(args: argparse.Namespace) -> "RunSet":
+    from experiment_tracking.registry.runset import RunSet
+
+    if not args.runs:
+        registry = registry_of(args)
+        runs = chosen_runs(args, registry)
+        if not runs:
+            raise NotFoundError(why_empty(args, registry))
+        return runs
+    if args.project or args.where or args.status or args.tag:
+        raise InvalidValueError("name runs, or choose them by --project and conditions, not both.")
+    return RunSet([find_run(args, key) for key in args.runs])
+
+
+def _figure(args: argparse.Namespace, runs: "RunSet", engine: str | None) -> Any:
+    from experiment_tracking.registry import plots
+
+    given = {name: getattr(args, name) for name in ("x", "smooth", "on") if getattr(args, name)}
+    if args.by:
+        given["by"] = args.by.split(",") if "," in args.by else args.by
+    if args.kind == "curves":
+        metrics = [name.strip() for name in args.metric.split(",")]
+        return plots.plot_curves(runs, metrics, logy=bool(args.log), engine=engine, **given)
+    if args.kind == "scatter":
+        (param,) = args.param
+        options = {"logy": bool(args.log), "engine": engine, **given}
+        return plots.plot_scatter(runs, param, args.metric, **options)
+    if args.kind == "parallel":
+        return plots.plot_parallel(runs, args.metric, args.param, engine=engine, **given)
+    if args.kind == "bars":
+        return plots.plot_bars(runs, args.metric, **given)
+    x_param, y_param = args.param
+    return plots.plot_heatmap(runs, x_param, y_param, args.metric, log=args.log, **given)
+
+
+def _save(figure: Any, path: str) -> None:
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    for message in dict.fromkeys(str(warning.message) for warning in met):
+        say(message)  # mostly a character that the font does not have
