@@ -1,0 +1,136 @@
+import argparse
+import json
+import os
+import shlex
+
+import pytest
+
+from experiment_tracking import ExperimentTracker
+from experiment_tracking.cli.trash import days
+from experiment_tracking.folder.check import check
+from experiment_tracking.registry.trash import trashed
+
+
+def test_a_removed_run_comes_back_by_the_line_that_is_printed(experiments, root):
+    code, out, err = experiments("rm", "digits/lr-0.1")
+    assert (code, err) == (0, "")
+    sentence, _, line = out.strip().partition(" Back again: ")
+    assert sentence == "digits/lr-0.1 is in the trash."
+    program, *words = shlex.split(line)
+    assert program == "experiments"
+    assert experiments(*words) == (0, "digits/lr-0.1 is back\n", "")
+    assert (root / "digits" / "lr-0.1").is_dir()
+    assert check(root) == []
+
+
+def test_all_runs_are_found_before_the_first_one_goes(experiments, root):
+    assert experiments("rm", "lr-0.1", "lr-0.5")[0] == 3
+    assert trashed(root) == []
+    code, out, _ = experiments("rm", "latest", "latest~1", "latest", "--json")
+    assert code == 0
+    gone = json.loads(out)
+    assert [each["run"] for each in gone] == ["waves/波-β", "digits/lr-0.001"]
+    assert [each["path"] for each in gone] == [each.path for each in trashed(root)[::-1]]
+
+
+def test_a_running_run_stays_and_the_others_go(experiments, root):
+    run = ExperimentTracker("live", root=root, auto_log=False, use_tensorboard=False).start_run("r")
+    code, out, err = experiments("rm", "live/r", "lr-0.1")
+    assert code == 1
+    assert "is being written" in err
+    assert out.startswith("digits/lr-0.1 is in the trash.")
+    assert experiments("rm", "live/r", "--force")[0] == 0
+    run.end_run()
+
+
+def test_restore_alone_lists_the_trash(experiments, root):
+    assert experiments("restore") == (0, "", "experiments: the trash is empty.\n")
+    experiments("rm", "lr-0.1")
+    experiments("rm", "lr-0.01")
+    header, *rows = [line.split() for line in experiments("restore")[1].splitlines()]
+    assert header == ["run", "removed", "by", "size"]
+    assert [row[0] for row in rows] == ["digits/lr-0.01", "digits/lr-0.1"]
+    listed = json.loads(experiments("restore", "--json")[1])
+    assert [each["key"] for each in listed] == ["digits/lr-0.01", "digits/lr-0.1"]
+    assert all(each["size_bytes"] > 1000 for each in listed)
+    (root / "_trash" / "by-hand" / "run").mkdir(parents=True)
+    (root / "_trash" / "by-hand" / "run" / "file").touch()
+    code, _, err = experiments("restore")
+    assert code == 1
+    assert "It is left alone." in err
+
+
+def test_a_run_comes_back_under_another_name_where_its_own_is_taken(experiments, root):
+    experiments("rm", "lr-0.1")
+    experiments("rename", "lr-0.01", "lr-0.1")
+    code, _, err = experiments("restore", "lr-0.1")
+    assert code == 1
+    assert "--name" in err
+    code, out, _ = experiments("restore", "lr-0.1", "--name", "old one")
+    assert (code, out) == (0, "digits/old one is back\n")
+    assert experiments("restore", "a", "b", "--name", "c")[0] == 2
+    assert experiments("restore", "nothing")[0] == 3
+
+
+# ---------------------------------------------------------------------- purge
+
+
+def test_a_purge_is_refused_where_nobody_can_be_asked(experiments, root, monkeypatch):
+    experiments("rm", "lr-0.1")
+    with open(os.devnull) as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+        code, out, err = experiments("purge", "--all")
+    assert (code, out) == (2, "")
+    assert "This deletes 1 run, " in err
+    assert "--yes" in err
+    assert len(trashed(root)) == 1
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
+def test_a_purge_asks_in_a_terminal(command, root, terminal_with, experiments, answer, code, left):
+    experiments("rm", "lr-0.1")
+    found, shown = terminal_with(answer, "purge", "--all")
+    assert found == code
+    assert "Delete 1 run, " in shown
+    assert len(trashed(root)) == left
+
+
+@pytest.fixture
+def terminal_with(command):
+    """Run the command line in a pseudo-terminal where something is typed."""
+    import pty
+    import subprocess
+
+    def run(typed, *words):
+        ours, theirs = pty.openpty()
+        os.write(ours, typed.encode())
+        with subprocess.Popen(
+            [*command, *words],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ) as process:  # fmt: skip
+            shown, _ = process.communicate(timeout=60)
+        os.close(theirs)
+        os.close(ours)
+        return process.returncode, shown
+
+    return run
+
+
+def test_only_what_is_named_or_old_is_deleted(experiments, root):
+    experiments("rm", "lr-0.1", "lr-0.01", "lr-0.001")
+    code, out, _ = experiments("purge", "lr-0.1", "--yes", "--json")
+    assert code == 0
+    assert json.loads(out)["deleted"] == ["digits/lr-0.1"]
+    assert json.loads(out)["size_bytes"] > 1000
+    assert experiments("purge", "--older-than", "1h", "--yes")[1].startswith("0 runs deleted")
+    assert experiments("purge")[0] == 2
+    code, out, _ = experiments("purge", "--all", "--yes")
+    assert (code, out[:14]) == (0, "2 runs deleted")
+    assert trashed(root) == []
+
+
+def test_time_spans_have_a_unit():
+    assert (days("30d"), days("12h"), days("2w"), days("1d12h")) == (30, 0.5, 14, 1.5)
+    for word in ("30", "d", "", "-3d", "nan", "3 days"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no time span"):
+            days(word)

@@ -1,0 +1,84 @@
+import os
+
+from experiment_tracking.registry.registry import ExperimentRegistry
+from experiment_tracking.registry.usage import KINDS, usage
+
+
+def sizes(folder):
+    """Bytes of all files, by the first part of their path inside the run."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            top = path.relative_to(folder).parts[0]
+            found[top] = found.get(top, 0) + path.stat().st_size
+    return found
+
+
+def test_the_bytes_of_a_run_are_counted_by_what_they_are_for(root, tracker):
+    tracker = tracker()
+    run = tracker.start_run("full")
+    run.log_metrics({"loss": 1.0}, step=0)
+    run.log_text("x" * 5000, "remarks")
+    run.end_run()
+    (run.path / "tensorboard").mkdir()
+    (run.path / "tensorboard" / "events.out.tfevents.1").write_bytes(b"x" * 7000)
+    (run.path / "console.log").write_bytes(b"x" * 300)
+    (row,) = usage(ExperimentRegistry(root).list_experiments())
+    real = sizes(run.path)
+    assert row.kinds == {
+        "tensorboard": 7000,
+        "artifacts": 5000,
+        "other": sum(real[name] for name in real if name.endswith(".json"))
+        - real["metrics_history.json"],
+        "console": 300,
+        "history": real["metrics_history.json"],
+    }
+    assert row.key == "digits/full"
+    assert row.size_bytes == sum(real.values())
+    assert row.files == sum(1 for path in run.path.rglob("*") if path.is_file())
+    assert list(row.kinds.values()) == sorted(row.kinds.values(), reverse=True)
+    assert row.kinds.keys() <= set(KINDS)
+
+
+def test_links_are_not_followed(track, tmp_path):
+    run = track("linked")
+    (tmp_path / "damaged").touch()
+    (tmp_path / "huge").write_bytes(b"x" * 10**6)
+    before = usage([run.path])[0]
+    (run.path / "artifacts").mkdir()
+    os.symlink(tmp_path, run.path / "artifacts" / "folder")
+    os.symlink(tmp_path / "huge", run.path / "artifacts" / "file")
+    after = usage([run.path])[0]
+    assert after.files == before.files + 2
+    assert after.size_bytes - before.size_bytes < 1000
+
+
+def test_a_file_with_several_names_counts_once(track, root):
+    runs = [track(name) for name in ("a", "b")]
+    alone = [row.size_bytes for row in usage(run.path for run in runs)]
+    for run in runs:
+        (run.path / "code").mkdir()
+    (runs[0].path / "code" / "one").write_bytes(b"x" * 4000)
+    os.link(runs[0].path / "code" / "one", runs[0].path / "code" / "two")
+    os.link(runs[0].path / "code" / "one", runs[1].path / "code" / "three")
+    first, second = usage(run.path for run in runs)
+    assert (first.size_bytes, second.size_bytes) == (alone[0] + 4000, alone[1])
+
+
+def test_a_damaged_run_is_measured_and_a_missing_one_takes_nothing(track, damage, root):
+    run = track("broken", rows=[{"loss": 1.0}])
+    damage(run, "{no json")
+    broken, missing = usage([run.path, root / "digits" / "gone"])
+    assert broken.size_bytes == sum(sizes(run.path).values())
+    assert (missing.size_bytes, missing.files, missing.kinds) == (0, 0, {})
+
+
+def test_a_folder_that_cannot_be_listed_is_named(track, tmp_path):
+    run = track("odd")
+    (tmp_path / "damaged").touch()
+    # A folder that loops is refused by every user's system; one without rights not by root's.
+    os.symlink("loop", run.path / "loop")
+    problems = []
+    (row,) = usage([run.path / "loop"], problems)
+    assert row.files == 0
+    assert [problem.path for problem in problems] == [str(run.path / "loop")]
