@@ -34,6 +34,7 @@ SCRIPTS = (
     "bench_capture.py",
     "bench_tensorboard.py",
     "bench_scan.py",
+    "bench_history.py",
     "bench_cli.py",
     _BACKENDS,
 )

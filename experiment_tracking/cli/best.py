@@ -68,11 +68,12 @@ def best(args: argparse.Namespace) -> int:
     record = runs.best(metric, mode, args.on)
     number = mode if args.on == "best" else "last"
     value, step = record.number(metric, number), record.number(metric, f"{number}_step")
+    model = (record.model_at(step) or {}).get("name")
     if args.json:
         found = {"metric": metric, "mode": mode, "on": args.on, "value": value, "step": step}
-        json_out({**found, **run_to_json(record)})
+        json_out({**found, "model": model, **run_to_json(record)})
         return DONE
-    _print(record, f"{metric}:{number}", f"{text.number(value)} at step {step}")
+    _print(record, f"{metric}:{number}", f"{text.number(value)} at step {step}", model)
     return DONE
 
 
@@ -85,12 +86,13 @@ def _better(runs: "RunSet", metric: str) -> str:
     return "min" if goals == {"minimize"} else "max"
 
 
-def _print(record: "RunRecord", column: str, value: str) -> None:
+def _print(record: "RunRecord", column: str, value: str, model: str | None) -> None:
     from experiment_tracking.registry.runset import RunSet
 
     (flat,) = RunSet([record]).flat_params()
     params = [f"{name}={text.param(value)}" for name, value in flat.items()]
-    known = {column: value, "params": ", ".join(params), "path": record.folder.path}
+    known = {column: value, "model": model, "params": ", ".join(params)}
+    known["path"] = record.folder.path
     screen = Screen()
     print_title(record, screen)
     screen.pairs([(text.clean(name), Cell(value)) for name, value in known.items() if value])

@@ -35,7 +35,7 @@ START = 1
 _EMPTY = b"[\n]\n"
 _CLOSING = b"\n]\n"
 _CLOSING_BYTES = len(_CLOSING)
-_BETWEEN_ROWS = b"[], \t\r\n\0"  # NULs: blocks that a power cut left unwritten
+BETWEEN_ROWS = b"[], \t\r\n\0"  # NULs: blocks that a power cut left unwritten
 _BLOCK_BYTES = 64 * 1024
 _MAX_HELD_BYTES = 8 * 2**20
 _FIRST_RETRY_S = 0.05
@@ -436,23 +436,24 @@ class HistoryReader:
         DamagedError
             If it is a link, a pipe or a device.
         """
-        rows, length, damaged, torn = parse(self._data(offset))
+        rows, length, damaged, torn = parse(self.data(offset))
         return Rows(rows, offset + length if rows else offset, damaged, torn)
 
     def rows(self, until: int | None = None) -> list[Row]:
         """Return all whole rows, or those up to the offset ``until``, the end of one of them."""
-        return parse(self._data()[:until])[0]
+        return parse(self.data()[:until])[0]
 
     def whole_rows(self) -> tuple[list[bytes], int]:
         """Return the bytes of each whole row, and the last row's step (-1 without rows)."""
-        data = self._data()
+        data = self.data()
         rows = parse(data)[0]
         lines = [data[start:end] for row, start, end in _scan(data) if row is not None]
         if len(lines) < len(rows):  # Laid out anew by an editor or jq: not a row a line.
             lines = [orjson.dumps(row) for row in rows]
         return lines, rows[-1]["step"] if rows else -1
 
-    def _data(self, offset: int = 0) -> bytes:
+    def data(self, offset: int = 0) -> bytes:
+        """Return the bytes behind ``offset``; raises what :meth:`since` does."""
         try:
             return io.read(self.path, self.limit_bytes, offset)
         except (FileNotFoundError, NotADirectoryError):
@@ -468,7 +469,7 @@ def parse(data: bytes) -> tuple[list[Row], int, int, bool]:
         ``length`` counts the bytes up to the end of the last row. An array in good order is
         parsed in one call; anything else line by line.
     """
-    body = data.strip(_BETWEEN_ROWS)
+    body = data.strip(BETWEEN_ROWS)
     if not body:
         return [], 0, 0, False
     try:
@@ -500,9 +501,9 @@ def _scan(data: bytes) -> Iterator[tuple[Row | None, int, int]]:
     while position < len(data):
         newline = data.find(b"\n", position)
         line_end = len(data) if newline < 0 else newline
-        line = data[position:line_end].lstrip(_BETWEEN_ROWS)
+        line = data[position:line_end].lstrip(BETWEEN_ROWS)
         start = line_end - len(line)
-        line = line.rstrip(_BETWEEN_ROWS)
+        line = line.rstrip(BETWEEN_ROWS)
         row = _load(line) if line else None
         if row is not None:
             yield row, start, start + len(line)
@@ -526,11 +527,11 @@ def _scan_line(line: bytes, start: int) -> Iterator[tuple[Row | None, int, int]]
         if row is None:
             position = max(end, position + 1)
             continue
-        if line[seen:position].strip(_BETWEEN_ROWS):
+        if line[seen:position].strip(BETWEEN_ROWS):
             yield None, start + seen, start + position
         yield row, start + position, start + end
         seen = position = end
-    if line[seen:].strip(_BETWEEN_ROWS):
+    if line[seen:].strip(BETWEEN_ROWS):
         yield None, start + seen, start + len(line)
 
 

@@ -179,6 +179,20 @@ class RunRecord(RunSummary):
         goal = self.stored_metrics.get(stored_name(metric), {}).get("goal")
         return goal if isinstance(goal, str) else None
 
+    def model_at(self, step: float | None) -> dict[str, Any] | None:
+        """Return the model that was saved at a step; None where none bears that step.
+
+        ``run.model_at(run.number("val/loss", "best_step"))`` is the one of its best value.
+
+        Returns
+        -------
+        dict or None
+            Its entry in ``artifacts.json``; ``run.load_model(entry["name"])`` reads it.
+        """
+        models = [entry for entry in self.artifacts if entry.get("kind") == "model"]
+        there = [entry for entry in models if step is not None and entry.get("step") == step]
+        return there[-1] if there else None
+
     def history(
         self,
         metrics: str | Iterable[str] | None = None,
@@ -273,11 +287,16 @@ class RunRecord(RunSummary):
 
 def brought(path: str) -> str:
     """Return ``path``; where it is in the copy of a far root, bring it first."""
-    if FAR_MARK in path:
+    bring([path])
+    return path
+
+
+def bring(paths: Iterable[str]) -> None:
+    """Bring what is in the copy of a far root, all at once."""
+    if there := [path for path in paths if FAR_MARK in path]:
         from experiment_tracking.registry import far
 
-        far.ensure(path)
-    return path
+        far.ensure(*there)
 
 
 def flat(params: Mapping[str, Any]) -> Mapping[str, Any]:

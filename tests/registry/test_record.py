@@ -304,3 +304,18 @@ def test_a_summary_without_a_format_is_read_as_the_oldest(track, damage):
 def test_a_run_that_is_not_there_is_no_record(root):
     with pytest.raises(FileNotFoundError):
         RunRecord(root / "digits" / "none")
+
+
+def test_the_model_of_a_step_is_found(track):
+    run = track("a", status=None)
+    for step, loss in enumerate([3.0, 1.0, 2.0]):
+        run.log_metrics({"val/loss": loss}, step=step)
+        run.log_model({"w": np.full(3, step)}, f"at-{step}", step=step)
+    run.log_model({"w": np.zeros(3)}, "stepless")
+    run.end_run()
+    record = RunRecord(run.path)
+    entry = record.model_at(record.number("val/loss", "best_step"))
+    assert (entry["kind"], entry["name"], entry["step"]) == ("model", "at-1", 1)
+    assert record.load_model(entry["name"])["w"].tolist() == [1, 1, 1]
+    assert record.model_at(7) is None
+    assert record.model_at(None) is None

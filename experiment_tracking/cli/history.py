@@ -1,0 +1,123 @@
+"""``experiments history``: the rows of runs."""
+
+import argparse
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from experiment_tracking.cli import text
+from experiment_tracking.cli.command import (
+    DONE,
+    RUN_HELP,
+    add_filters,
+    named_or_chosen,
+    new_command,
+    say_problems,
+)
+from experiment_tracking.cli.screen import Screen, column_of, json_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from experiment_tracking.registry.record import RunRecord
+
+_EXAMPLES = """
+experiments history latest
+experiments history latest --metrics val/loss,val/acc --points 20
+experiments history digits/a digits/b --metrics val/loss --wide
+experiments history latest --csv > rows.csv
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands, "history", history, "print the rows of one run or several", _EXAMPLES
+    )
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; or conditions as below"
+    )
+    parser.add_argument("--project", metavar="P", help="runs of this project")
+    add_filters(parser)
+    parser.add_argument("--metrics", metavar="A,B", help="these alone; by default all")
+    parser.add_argument(
+        "--axis",
+        metavar="AXIS",
+        help="order by step, time, relative (seconds since the start) or a metric",
+    )
+    parser.add_argument(
+        "--points", type=int, metavar="N", help="at most about N rows of each curve"
+    )
+    parser.add_argument(
+        "--wide", action="store_true", help="a column per run instead of a row per number"
+    )
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def history(args: argparse.Namespace) -> int:
+    """Print the rows: of one run a column per metric, of several a row per number."""
+    runs = named_or_chosen(args)
+    metrics = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
+    one = len(runs) == 1 and not args.wide
+    if one and args.points is None and args.axis is None:
+        columns = _as_logged(runs[0], metrics)
+    elif one:
+        columns = _columns(runs[0].history(metrics, axis=args.axis, points=args.points))
+    else:
+        frame = runs.history(metrics, args.wide, args.axis, args.points)
+        columns = _columns(frame.reset_index() if args.wide else frame)
+    _print(args, columns)
+    say_problems(runs)
+    return DONE
+
+
+def _as_logged(record: "RunRecord", metrics: list[str] | None) -> dict[str, list[Any]]:
+    """Return the rows as they were logged, in which NaN is not the same as nothing."""
+    from experiment_tracking.folder.values import RESERVED, from_stored, shown_name
+    from experiment_tracking.registry.columns import find_metric
+    from experiment_tracking.registry.compare import beside
+
+    rows = record.rows()
+    known = {shown_name(name): name for row in rows for name in row if name not in RESERVED}
+    wanted = list(known) if metrics is None else [find_metric(name, known) for name in metrics]
+    stored = [known[name] for name in wanted]
+    rows = [row for row in rows if metrics is None or not row.keys().isdisjoint(stored)]
+    columns = {name: [row[name] for row in rows] for name in ("step", "time")}
+    values = {name: [from_stored(row.get(known[name])) for row in rows] for name in wanted}
+    return beside(columns, values)
+
+
+def _columns(frame: "pd.DataFrame") -> dict[str, list[Any]]:
+    names = [n if isinstance(n, str) else " ".join(filter(None, n)) for n in frame.columns]
+    values = (frame.iloc[:, place].tolist() for place in range(len(names)))
+    return {
+        name: [None if value != value else value for value in column]
+        for name, column in zip(names, values, strict=True)
+    }
+
+
+def _print(args: argparse.Namespace, columns: dict[str, list[Any]]) -> None:
+    if args.csv:
+        from experiment_tracking.registry.text_tables import to_csv
+
+        print(to_csv(columns), end="")
+    elif args.json:
+        rows = zip(*columns.values(), strict=True)
+        json_out([_present(dict(zip(columns, row, strict=True))) for row in rows])
+    else:
+        writers = {"time": _clock}
+        Screen().table(
+            [column_of(name, c, writers.get(name, _write)) for name, c in columns.items()]
+        )
+
+
+def _present(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the metrics that a row does not have."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _write(value: Any) -> str:
+    return text.number(value) if isinstance(value, float) else text.param_or_nothing(value)

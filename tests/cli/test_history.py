@@ -1,0 +1,69 @@
+"""``experiments history``: the rows of runs."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from experiment_tracking.cli import main
+
+
+@pytest.fixture
+def two(make, root, monkeypatch):
+    monkeypatch.setenv("EXPERIMENT_TRACKING_ROOT", str(root))
+    for name, factor in (("a", 1.0), ("b", 2.0)):
+        with make("digits").start_run(name) as run:
+            run.log_metrics({"val/loss": factor}, step=0)
+            run.log_metrics({"val/loss": math.nan, "acc": 0.5}, step=1)
+            run.log_metrics({"acc": 0.75}, step=2)
+
+
+def lines(capsys):
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("two")
+def test_the_rows_of_a_run_are_a_table_in_which_nan_is_not_nothing(capsys):
+    assert main(["history", "a"]) == 0
+    head, *rows = lines(capsys)
+    assert head == ["step", "time", "val/loss", "acc"]
+    assert [(row[0], *row[3:]) for row in rows] == [
+        ("0", "1", "-"), ("1", "nan", "0.5"), ("2", "-", "0.75"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("two")
+def test_rows_without_the_metrics_asked_for_are_left_out(capsys):
+    assert main(["history", "a", "--metrics", "loss", "--csv"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert [(row[0], row[2]) for row in rows] == [("step", "val/loss"), ("0", "1.0"), ("1", "nan")]
+
+
+@pytest.mark.usefixtures("two")
+def test_rows_are_json_with_what_each_has(capsys):
+    assert main(["history", "a", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [set(row) - {"time"} for row in rows] == [
+        {"step", "val/loss"}, {"step", "val/loss", "acc"}, {"step", "acc"},
+    ]  # fmt: skip
+    assert rows[1]["val/loss"] == "NaN"
+
+
+@pytest.mark.usefixtures("two")
+def test_several_runs_are_one_long_table_or_stand_side_by_side(capsys):
+    assert main(["history", "a", "b", "--metrics", "acc"]) == 0
+    head, *rows = lines(capsys)
+    assert head == ["run", "step", "time", "metric", "value"]
+    assert [row[0] for row in rows] == ["digits/a", "digits/a", "digits/b", "digits/b"]
+    assert main(["history", "a", "b", "--metrics", "acc", "--wide"]) == 0
+    assert lines(capsys) == [
+        ["step", "digits/a", "digits/b"], ["1", "0.5", "0.5"], ["2", "0.75", "0.75"],
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("two")
+def test_a_metric_that_is_not_there_says_which_there_are(capsys):
+    assert main(["history", "a", "--metrics", "los"]) == 3
+    assert "Near: val/loss" in capsys.readouterr().err
