@@ -29,9 +29,11 @@ _SETTINGS = (
 
 
 @pytest.fixture(autouse=True)
-def _clean_process(monkeypatch):
+def _clean_process(monkeypatch, tmp_path_factory):
     for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
+    # What a test reads is kept with the test, not with what its user has read before.
+    monkeypatch.setenv("EXPERIMENT_TRACKING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     yield
     for writer in endings.open_writers():
         writer.close("finished")

@@ -8,19 +8,32 @@ import sys
 from collections.abc import Sequence
 
 from experiment_tracking.cli import (
+    aggregate,
     best,
     check,
     command,
     compare,
+    completion,
     diff,
+    edit,
+    export,
+    find_equal,
+    history,
     importing,
     ls,
+    moving,
+    plot,
     push,
     rerun,
     run,
     shell,
     show,
+    sql,
+    sync,
     tensorboard,
+    trash,
+    usage,
+    watch,
 )
 from experiment_tracking.cli.screen import say
 from experiment_tracking.errors import (
@@ -30,7 +43,13 @@ from experiment_tracking.errors import (
     NotFoundError,
 )
 
-_GROUPS = (ls, show, compare, diff, best, run, rerun, shell, push, importing, tensorboard, check)
+_GROUPS = (
+    ls, show, history, watch, compare, diff, best, aggregate, plot, find_equal, sql,  # look
+    run, rerun, shell,  # make
+    edit, moving, trash, usage,  # keep in order
+    export, sync, push, importing,  # to and from elsewhere
+    tensorboard, check, completion,
+)  # fmt: skip
 _EPILOG = """\
 RUN is a path, a name, project/name, the start of an id, latest, latest~1 or best:METRIC.
 Data goes to stdout, notices go to stderr. Exit codes: 0 done, 1 failed or defects found,
@@ -84,6 +103,8 @@ def _outcome(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
+    if completion.ASKED in os.environ:
+        completion.answer(parser)
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -97,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="experiments",
-        description="Look at runs: list, show, compare, check them, and open TensorBoard.",
+        description="Look at runs, compare them, keep them in order.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[command.shared_options()],

@@ -51,7 +51,12 @@ def new_command(
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose runs by status and tag."""
+    """Add the options that choose runs by filter, status and tag."""
+    parser.add_argument(
+        "--where",
+        metavar="FILTER",
+        help="runs that meet it: 'val/loss < 0.1 and optimizer = \"adam\"' (docs/FILTERS.md)",
+    )
     parser.add_argument(
         "--status",
         action="append",
@@ -127,12 +132,29 @@ def registry_of(args: argparse.Namespace) -> "ExperimentRegistry":
 
 
 def chosen_runs(args: argparse.Namespace, registry: "ExperimentRegistry") -> "RunSet":
-    """Return the runs that meet project, status and tags."""
+    """Return the runs that meet project, filter, status and tags."""
     check_project(registry, args.project)
-    runs = registry.list_experiments(args.project, status=args.status)
+    runs = registry.list_experiments(args.project, args.where, args.status)
     for tag in args.tag:
         key, equals, value = tag.partition("=")
         runs = runs.filter(tags={key: value} if equals else key)
+    return runs
+
+
+def named_or_chosen(args: argparse.Namespace) -> "RunSet":
+    """Return the runs that are named, or else those that meet the conditions."""
+    from experiment_tracking.errors import InvalidValueError, NotFoundError
+    from experiment_tracking.registry.runset import RunSet
+
+    conditions = args.project or args.where or args.status or args.tag
+    if args.runs and conditions:
+        raise InvalidValueError("Name runs, or choose them by --project and conditions, not both.")
+    if args.runs:
+        return RunSet([find_run(args, key) for key in args.runs])
+    registry = registry_of(args)
+    runs = chosen_runs(args, registry)
+    if not runs:
+        raise NotFoundError(why_empty(args, registry))
     return runs
 
 
@@ -140,7 +162,7 @@ def why_empty(args: argparse.Namespace, registry: "ExperimentRegistry") -> str:
     """Say why :func:`chosen_runs` found nothing."""
     roots = ", ".join(registry.roots)
     where = f"{roots}, project {args.project}" if args.project else roots
-    if args.status or args.tag:
+    if args.where or args.status or args.tag:
         return f"no run in {where} meets these conditions."
     return (
         f"there are no runs in {where} yet. Make a first one: "
@@ -209,14 +231,14 @@ _STATUS_STYLES = {
 }  # fmt: skip
 
 
-def status_text(record: "RunRecord") -> str:
+def status_text(status: str, note: str | None) -> str:
     """Write a run's status, and for how long it has been silent."""
-    return f"{record.status} ({record.status_note})" if record.status_note else record.status
+    return f"{status} ({note})" if note else status
 
 
-def status_style(record: "RunRecord") -> str:
-    """Return the colour of a run's status."""
-    return _STATUS_STYLES.get(record.status, "")
+def status_style(status: str) -> str:
+    """Return the colour of a status."""
+    return _STATUS_STYLES.get(status, "")
 
 
 def elapsed_s(record: "RunRecord") -> float | None:
@@ -229,5 +251,5 @@ def elapsed_s(record: "RunRecord") -> float | None:
 
 def print_title(record: "RunRecord", screen: Screen) -> None:
     """Print a run's name and status on one line."""
-    status = Cell(INDENT + status_text(record), status_style(record))
-    screen.line(Cell(clean(record.key), "bold"), status)
+    status = INDENT + status_text(record.status, record.status_note)
+    screen.line(Cell(clean(record.key), "bold"), Cell(status, status_style(record.status)))

@@ -5,7 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.cli import text
-from experiment_tracking.cli.command import DONE, RUN_HELP, find_run, new_command
+from experiment_tracking.cli.command import (
+    DONE,
+    RUN_HELP,
+    add_filters,
+    named_or_chosen,
+    new_command,
+)
 from experiment_tracking.cli.screen import GAP, INDENT, Cell, Column, Screen, json_out, say
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ _MARK = "*"
 _EXAMPLES = """
 experiments compare digits/lr-0.1 digits/lr-0.01
 experiments compare latest latest~1 best:val/loss
+experiments compare --project digits --where 'val/acc > 0.9'
 experiments compare experiments/digits/* --metrics val/loss:min,val/acc:max
 """
 
@@ -27,7 +34,11 @@ def add(commands: Any) -> None:
     """Add the command."""
     summary = "put runs side by side: differing params, and metrics"
     parser = new_command(commands, "compare", compare, summary, _EXAMPLES)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; or conditions as below"
+    )
+    parser.add_argument("--project", metavar="P", help="runs of this project")
+    add_filters(parser)
     parser.add_argument(
         "--metrics",
         metavar="A,B",
@@ -37,9 +48,7 @@ def add(commands: Any) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Print runs side by side."""
-    from experiment_tracking.registry.runset import RunSet
-
-    runs = RunSet([find_run(args, key) for key in args.runs])
+    runs = named_or_chosen(args)
     wanted = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
     found = Found.of(runs, wanted)
     if args.json:

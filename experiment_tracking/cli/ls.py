@@ -3,7 +3,6 @@
 import argparse
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from experiment_tracking.cli.command import (
 from experiment_tracking.cli.screen import Cell, Column, Screen, column_of, json_out, say
 
 if TYPE_CHECKING:
-    from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.runset import RunSet
 
 _METRICS = 4
@@ -36,6 +34,7 @@ _SORTED_AS = {"run": "key", "age": "-created_at", "duration": "duration_s"}
 _EXAMPLES = """
 experiments ls
 experiments ls digits --status finished --sort val/loss:min --limit 5
+experiments ls --where 'val/loss < 0.1 and optimizer = "adam"'
 experiments ls --columns run,lr,val/acc,val/acc:max,tags.sweep
 experiments ls --json | jq '.[].metrics."val/loss".min'
 """
@@ -55,8 +54,8 @@ def add(commands: Any) -> None:
         "--columns",
         metavar="A,B",
         help="run, project, name, id, status, age, created_at, ended_at, duration, tags, notes, "
-        "group, parent, path; params as lr or params.lr; metrics as loss (its last value), "
-        "loss:min or metrics.loss; tags.x",
+        "group, parent, commit, rerun_of, imported_from, path; params as lr or params.lr; "
+        "metrics as loss (its last value), loss:min or metrics.loss; tags.x",
     )
 
 
@@ -141,15 +140,15 @@ def _key_metrics(runs: "RunSet") -> tuple[list[str], list[str]]:
     Gives the run's own best (``val/loss:min``) where there is a goal, else the last value; and
     which metrics are left out.
     """
-    metrics = runs.metrics()
-    counts = Counter(name for each in metrics for name in each)
-    goals = {name: summary.get("goal") for each in metrics for name, summary in each.items()}
+    names = runs.metric_names()
+    counts = {name: len(runs) - runs.numbers(name, "count").count(None) for name in names}
+    goals = {name: max(runs.goals(name), default=None) for name in names}
 
     def importance(name: str) -> tuple[int, bool, bool]:
         return -counts[name], goals[name] is None, not _HELD_OUT.search(name)
 
     sides = {"minimize": ":min", "maximize": ":max"}
-    ranked = sorted(counts, key=importance)
+    ranked = sorted(names, key=importance)
     chosen = [name + sides.get(str(goals[name]), "") for name in ranked[:_METRICS]]
     return chosen, ranked[_METRICS:]
 
@@ -178,10 +177,8 @@ def _key_params(runs: "RunSet") -> tuple[dict[str, list[Any]], list[str]]:
 
     Gives their values, and which others that tell runs apart are left out.
     """
-    params = runs.flat_params()
-    names = dict.fromkeys(name for each in params for name in each)
-    columns = {name: [each.get(name) for each in params] for name in names}
-    telling = [name for name in names if len(set(map(str, columns[name]))) > 1]
+    columns = {name: runs.column(f"params.{name}") for name in runs.param_names()}
+    telling = [name for name in columns if len(set(map(str, columns[name]))) > 1]
     short = [name for name in telling if _longest(columns[name]) <= _LONGEST_PARAM]
     shown = sorted(short, key=lambda name: _sameness(columns[name]))[:_PARAMS]
     return {name: columns[name] for name in shown}, [n for n in telling if n not in shown]
@@ -203,29 +200,40 @@ def _column(runs: "RunSet", name: str, rank: int = 0, header: str | None = None)
     values, write = _values(runs, name), _WRITERS.get(name, _write)
     styles = ["bold" if name in ("run", "name") else ""] * len(runs)
     if name == "status":
-        values, styles = [status_text(r) for r in runs], [status_style(r) for r in runs]
+        styles = [status_style(status) for status in values]
+        values = list(map(status_text, values, runs.column("status_note")))
     return column_of(header or name, values, write, rank=rank, styles=styles)
 
 
 def _values(runs: "RunSet", name: str) -> list[Any]:
-    from experiment_tracking.registry.frames import column_values
+    if name == "tags":
+        return _tags(runs)
+    if name == "duration":
+        return _durations(runs)
+    return runs.column({"age": "created_at"}.get(name, name))
 
-    if name in _OF_RECORD:
-        return [_OF_RECORD[name](record) for record in runs]
-    return column_values(runs, name)
+
+def _tags(runs: "RunSet") -> list[dict[str, str]]:
+    tags: list[dict[str, str]] = [{} for _ in runs.names]
+    for name in runs.tag_names():
+        for kept, value in zip(tags, runs.column(f"tags.{name}"), strict=True):
+            kept.update({name: value} if value is not None else {})
+    return tags
+
+
+def _durations(runs: "RunSet") -> list[float | None]:
+    """Seconds that each run took; of those that go on, the seconds until now."""
+    values: list[float | None] = runs.column("duration_s")
+    for row, status in enumerate(runs.column("status")):
+        if status == "running":
+            values[row] = runs.take([row]).each(elapsed_s, None)[0]
+    return values
 
 
 def _write(value: Any) -> str:
     return text.number(value) if isinstance(value, float) else text.param_or_nothing(value)
 
 
-_OF_RECORD: Mapping[str, Callable[["RunRecord"], Any]] = {
-    "run": lambda record: record.key,
-    "age": lambda record: record.created_at,
-    "duration": elapsed_s,
-    "tags": lambda record: record.tags,
-    "path": lambda record: record.folder.path,
-}
 _WRITERS: Mapping[str, Callable[[Any], str]] = {
     "age": text.age,
     "duration": text.duration,

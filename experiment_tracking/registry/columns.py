@@ -1,10 +1,19 @@
-"""What a metric column's name means: which metric, and which number of its summary."""
+"""What a column's name means: a fact of the run, a param, a tag, or a number of a metric."""
 
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiment_tracking.errors import MetricNotFoundError
+from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
 from experiment_tracking.notices import notice
+
+if TYPE_CHECKING:
+    from experiment_tracking.registry.table import RunTable
+
+RUN_COLUMNS = (
+    "name", "project", "status", "created_at", "duration_s", "id", "status_note", "ended_at",
+    "notes", "group", "parent", "commit", "exit_code", "rerun_of", "imported_from",
+)  # fmt: skip
+"""What is known of every run besides its params, metrics and tags."""
 
 _NUMBERS = {
     "final": "last", "last": "last", "best": "best", "min": "min", "max": "max", "mean": "mean",
@@ -20,6 +29,103 @@ class Column(NamedTuple):
     metric: str
     number: str
     """Key in the metric's summary: ``last``, ``best``, ``min``, ``max``, ``mean``, …"""
+
+
+def values(table: "RunTable", name: str) -> list[Any]:
+    """Return one value per run of the column that a person calls ``name``, None where missing.
+
+    Parameters
+    ----------
+    table
+        The runs.
+    name
+        As ``RunSet.column`` takes it.
+
+    Raises
+    ------
+    InvalidValueError
+        If no run has such a column, or both a param and a metric bear the name.
+    MetricNotFoundError
+        If ``metrics.`` stands before a name that no metric has.
+    """
+    if name in ("key", "run"):
+        pairs = zip(table.column("project"), table.column("name"), strict=True)
+        return [f"{project}/{run}" for project, run in pairs]
+    if name == "path":
+        return list(table.paths)
+    kind, _, rest = name.partition(".")
+    if kind == "metrics":
+        return _metric_values(table, rest)
+    if name in RUN_COLUMNS or kind == "tags":
+        return _column(table, name)
+    if kind == "params":
+        return _param_values(table, rest)
+    return _bare_values(table, name)
+
+
+def names_of(table: "RunTable", kind: str) -> list[str]:
+    """Return the names of all ``params``, ``metrics`` or ``tags``, without what says so."""
+    start = f"{kind}."
+    return [name.removeprefix(start) for name in table.names() if name.startswith(start)]
+
+
+def numbers(table: "RunTable", metric: str, number: str) -> list[Any]:
+    """Return one entry of a metric's summary per run, None where there is none.
+
+    Raises
+    ------
+    InvalidValueError
+        For the best of a metric without a goal.
+    """
+    if number.startswith("best"):
+        _check_goals(table, metric)
+    return _column(table, f"metrics.{metric}:{number}")
+
+
+def _check_goals(table: "RunTable", metric: str) -> None:
+    goals, counts = numbers(table, metric, "goal"), numbers(table, metric, "count")
+    for run, goal, count in zip(values(table, "key"), goals, counts, strict=True):
+        if count is not None and goal is None:
+            raise InvalidValueError(
+                f"Metric {metric!r} of {run} has no goal, so it has no best value. Use "
+                f"'{metric}:min' or '{metric}:max', or define_metric({metric!r}, goal=...)."
+            )
+
+
+def _column(table: "RunTable", name: str) -> list[Any]:
+    try:
+        return list(table.column(name))
+    except KeyError:
+        return [None] * len(table)
+
+
+def _bare_values(table: "RunTable", name: str) -> list[Any]:
+    params, metrics = names_of(table, "params"), names_of(table, "metrics")
+    if name in params and name in metrics:
+        raise InvalidValueError(
+            f"{name!r} is both a param and a metric. Write params.{name} or metrics.{name}."
+        )
+    if name in params:
+        return _column(table, f"params.{name}")
+    try:
+        return _metric_values(table, name)
+    except MetricNotFoundError as error:
+        raise InvalidValueError(
+            f"No column is called {name!r}. {near(name, {*RUN_COLUMNS, *params})} "
+            f"As a metric: {error}"
+        ) from error
+
+
+def _param_values(table: "RunTable", name: str) -> list[Any]:
+    known = names_of(table, "params")
+    if known and name not in known:
+        raise InvalidValueError(f"No run here has the param {name!r}. {near(name, known)}")
+    return _column(table, f"params.{name}")
+
+
+def _metric_values(table: "RunTable", name: str) -> list[Any]:
+    known = names_of(table, "metrics")
+    return numbers(table, *find_column(name, known)) if known else [None] * len(table)
 
 
 def find_column(column: str, names: Collection[str]) -> Column:

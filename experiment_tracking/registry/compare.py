@@ -9,6 +9,7 @@ from experiment_tracking.registry.runset import RunSet
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Comparison(Mapping[str, Any]):
@@ -58,6 +59,12 @@ class Comparison(Mapping[str, Any]):
         from experiment_tracking.registry.display import table_html
 
         return table_html(self.to_columns())
+
+    def plot(self, metric: str | None = None) -> "Figure":
+        """Return bars of the metrics; see ``plots.plot_comparison``. Needs matplotlib."""
+        from experiment_tracking.registry.plots import plot_comparison
+
+        return plot_comparison(self, metric)
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Return one list per column: ``run``, differing ``params.x``, then the metrics.

@@ -1,13 +1,13 @@
 """Many runs: found by key, listed, ranked and compared."""
 
-import contextlib
-import gc
+import operator
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from experiment_tracking.errors import DamagedError, InvalidTypeError, RunNotFoundError
+from experiment_tracking.errors import InvalidTypeError, RunNotFoundError
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     # Records, tables and comparisons are loaded when first asked for.
     import pandas as pd
 
+    from experiment_tracking.registry.aggregate import Aggregate, By
     from experiment_tracking.registry.compare import Comparison
     from experiment_tracking.registry.diff import RunDiff
+    from experiment_tracking.registry.edit import Edit
+    from experiment_tracking.registry.far import FarRoot
+    from experiment_tracking.registry.importance import Importance, Neighbour
     from experiment_tracking.registry.record import RunRecord, Unreadable
     from experiment_tracking.registry.runset import RunSet, Tags, Where
 
@@ -27,7 +31,6 @@ Key = Any
 
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _SHORTEST_ID = 4
-_EMPTY_BYTES = 4  # of a history without rows
 
 
 class ExperimentRegistry:
@@ -36,8 +39,10 @@ class ExperimentRegistry:
     Parameters
     ----------
     root
-        Folder of projects, or a list of these. By default ``$EXPERIMENT_TRACKING_ROOT``, else
-        the nearest ``experiments`` in this folder or one above.
+        Folder of projects, or a URL such as ``s3://bucket/team`` (extra ``remote``; read through
+        a partial copy in the cache folder), or a list of these. By default
+        ``$EXPERIMENT_TRACKING_ROOT``, else the nearest ``experiments`` in this folder or one
+        above.
     more_roots
         Further ones.
 
@@ -59,13 +64,20 @@ class ExperimentRegistry:
         *more_roots: Path,
     ) -> None:
         first: Any = [root] if _is_one(root) else root
-        roots = [layout.existing_root(_checked(each)) for each in (*first, *more_roots)]
+        self._far: list[FarRoot] = []
+        self._has_pulled = True  # when it was made: the first scan need not do it again
+        roots = [self._to_root(_checked(each)) for each in (*first, *more_roots)]
         self.roots = list(dict.fromkeys(roots))
         self.problems: list[Unreadable] = []
         """Runs that could not be read when the runs were last listed, with the reason."""
 
     def __repr__(self) -> str:
         return f"<ExperimentRegistry of {', '.join(self.roots)}>"
+
+    def _repr_html_(self) -> str:
+        from experiment_tracking.registry.display import registry_html
+
+        return registry_html(self)
 
     def list_projects(self) -> list[str]:
         """Return the names of the projects that hold a run, sorted."""
@@ -84,62 +96,50 @@ class ExperimentRegistry:
         where: "Where | None" = None,
         status: str | Iterable[str] | None = None,
         tags: "Tags | None" = None,
-        order_by: str | None = None,
+        order_by: "str | Sequence[str] | None" = None,
         limit: int | None = None,
+        refresh: bool = False,
+        **equal: Any,
     ) -> "RunSet":
         """List the runs that meet all conditions.
 
-        Reads one ``summary.json`` per run. A run that cannot be read goes to :attr:`problems`.
+        Reads ``summary.json`` and ``params.json`` of runs that are new or have changed; of all
+        others it takes what an earlier scan has kept in the user's cache folder. A run that
+        cannot be read goes to :attr:`problems`.
 
         Parameters
         ----------
         project
             Runs of this project alone.
         where
-            A function of a :class:`RunRecord` that says whether to keep it.
+            A filter such as ``"metrics.val/loss < 0.1 and params.optimizer = 'adam'"``, see
+            docs/FILTERS.md; or a function of a :class:`RunRecord` that says whether to keep it.
         status
             One of running, finished, failed, killed, crashed, or several.
         tags
             A tag or list of tags that must be there, or a mapping of tags to their values.
         order_by
             ``"created_at"`` by default; any run column, metric or param; ``-`` before it for the
-            highest first. Runs without it come last.
+            highest first. Runs without it come last. Several: the first counts most.
         limit
             At most so many.
+        refresh
+            Read every run anew.
+        **equal
+            Columns and the values that they must have: ``lr=0.1``.
+
+        Raises
+        ------
+        InvalidValueError
+            If a filter cannot be read, or names a column that no run has.
         """
-        found = self._scan(project).filter(where, status, tags)
-        return found.order_by(order_by or "created_at").limit(limit)
+        order = [order_by] if isinstance(order_by, str) else order_by or ["created_at"]
+        found = self._scan(project, refresh).filter(where, status, tags, **equal)
+        return found.order_by(*order).limit(limit)
 
     def to_frame(self, columns: Sequence[str] | None = None, **filters: Any) -> "pd.DataFrame":
         """Return the runs as a table; see :meth:`RunSet.to_frame` and :meth:`list_experiments`."""
-        if columns is not None or not filters.keys() <= {"project", "where", "status", "tags"}:
-            return self.list_experiments(**filters).to_frame(columns)
-        return self._stream(**filters)
-
-    def _stream(
-        self,
-        project: str | None = None,
-        where: "Where | None" = None,
-        status: str | Iterable[str] | None = None,
-        tags: "Tags | None" = None,
-    ) -> "pd.DataFrame":
-        # Run by run: to keep what was read of ten thousand costs as much as to read it.
-        from experiment_tracking.registry.runset import to_conditions
-
-        conditions = to_conditions(where, status, tags)
-        self.problems = []
-        from experiment_tracking.registry.table import RunTable
-
-        table = RunTable(self.problems)
-        with _gc_paused():
-            for path in self._paths(project):
-                if not conditions and table.add_path(path):
-                    continue
-                record = self._read(path)
-                if record and all(holds(record) for holds in conditions):
-                    table.add(record)
-            frame = table.to_frame()
-        return frame.sort_values("created_at", kind="stable", ignore_index=True)
+        return self.list_experiments(**filters).to_frame(columns)
 
     def get(self, key: Key) -> "RunRecord":
         """Return one run.
@@ -225,9 +225,14 @@ class ExperimentRegistry:
         return self.list_experiments(status=status, **filters).best(metric, mode, on)
 
     def history(
-        self, metrics: str | Iterable[str] | None = None, runs: Any = None
+        self,
+        metrics: str | Iterable[str] | None = None,
+        runs: Any = None,
+        wide: bool = False,
+        axis: str | None = None,
+        points: int | None = None,
     ) -> "pd.DataFrame":
-        """Read the rows of many runs as one long table.
+        """Read the rows of many runs as one table.
 
         Parameters
         ----------
@@ -235,16 +240,91 @@ class ExperimentRegistry:
             All by default.
         runs
             Anything that :meth:`get` takes, or several; all runs by default.
+        wide
+            A column per run, and per metric where there are several, in rows that have the same
+            place on the axis.
+        axis
+            What rows are ordered by: ``"step"``, ``"time"`` (Unix seconds), ``"relative"``
+            (seconds since a run's first row), or a metric. By default they are as logged; in the
+            wide form the axis is the index, by default the steps.
+        points
+            At most about so many rows of each curve, those that show its shape; in the wide form
+            the length of an even axis, on which values are interpolated.
 
         Returns
         -------
         pandas.DataFrame
             ``run`` (``project/name``), ``step``, ``time`` (Unix seconds), ``metric``, ``value``:
-            a row per number logged.
-        """
-        from experiment_tracking.registry.frames import long_frame
+            a row per number logged; or the wide form.
 
-        return long_frame(self.list_experiments() if runs is None else self._all(runs), metrics)
+        Raises
+        ------
+        MetricNotFoundError
+            If no run has a metric that was asked for.
+        """
+        chosen = self.list_experiments() if runs is None else self._all(runs)
+        return chosen.history(metrics, wide, axis, points)
+
+    def aggregate(
+        self,
+        by: "By" = "*-seed",
+        metrics: str | Iterable[str] | None = None,
+        on: str = "last",
+        **filters: Any,
+    ) -> "Aggregate":
+        """Average over runs that are equal in all params but their seed.
+
+        Parameters
+        ----------
+        by
+            What the runs of a group have in common: ``"*-seed"`` all params but ``seed``;
+            ``["lr", "model.depth", "tags.sweep"]`` these alone; ``["*", "-seed", "-fold"]``.
+        metrics
+            Columns such as ``"val/loss"`` or ``"val/loss:min"``; all by default.
+        on
+            Which value of a run counts where a bare name is given: ``"last"``, ``"best"``,
+            ``"min"``, ``"max"`` or ``"mean"``.
+        **filters
+            As in :meth:`list_experiments`.
+
+        Returns
+        -------
+        Aggregate
+            Per group and metric n, mean, std, standard error, 95 % interval, median, min and
+            max; mean curves; tables for pandas, Markdown, LaTeX and CSV.
+
+        Raises
+        ------
+        InvalidValueError, MetricNotFoundError
+            For a param or metric that no run has.
+        """
+        return self.list_experiments(**filters).aggregate(by, metrics, on)
+
+    def importance(
+        self, metric: str, on: str = "last", method: str | None = None, **filters: Any
+    ) -> "Importance":
+        """Estimate how much each param matters for a metric; see ``importance.importance``."""
+        return self.list_experiments(**filters).importance(metric, on, method)
+
+    def neighbours(
+        self, run: Key, metric: str | None = None, on: str = "last", **filters: Any
+    ) -> "list[Neighbour]":
+        """Return the runs that differ from one in exactly one param, the nearest first.
+
+        Parameters
+        ----------
+        run
+            Anything that :meth:`get` takes.
+        metric
+            For the change of its value, ``on`` as in :meth:`aggregate`.
+        **filters
+            As in :meth:`list_experiments`; by default the run's own project.
+        """
+        from experiment_tracking.registry.importance import neighbours
+
+        record = self.get(run)
+        runs = self.list_experiments(**{"project": record.project, **filters})
+        return neighbours(runs, record, metric, on)
 
     def diff(self, a: Key, b: Key) -> "RunDiff":
         """Return what two runs differ in: params, metrics, code, packages, machine, inputs.
@@ -269,37 +349,92 @@ class ExperimentRegistry:
 
         return RunDiff(self.get(a), self.get(b))
 
+    def edit(self, run: Key, force: bool = False) -> "Edit":
+        """Correct a run that has ended: tags, notes, a param, a late metric.
+
+        Parameters
+        ----------
+        run
+            Anything that :meth:`get` takes.
+        force
+            Also a run that reads running.
+
+        Returns
+        -------
+        Edit
+            Its methods write one small file each into ``amendments/``: who, when, old and new.
+
+        Raises
+        ------
+        RunBusyError
+            If the run reads running.
+        """
+        from experiment_tracking.registry.edit import Edit
+
+        return Edit(self.get(run), force)
+
+    def sql(self, query: str, **filters: Any) -> "pd.DataFrame":
+        """Ask DuckDB about the runs: ``registry.sql("select project, avg(loss) from …")``.
+
+        Parameters
+        ----------
+        query
+            SQL over the views ``runs`` (columns as in :meth:`to_frame`) and ``history`` (as in
+            :meth:`history`).
+        **filters
+            As in :meth:`list_experiments`.
+
+        Raises
+        ------
+        MissingPackageError
+            Without DuckDB: ``pip install 'experiment_tracking[sql]'``.
+        """
+        from experiment_tracking.registry.sql import sql
+
+        return sql(self.list_experiments(**filters), query)
+
     # ------------------------------------------------------------------ finding
 
-    def _scan(self, project: str | None = None) -> "RunSet":
-        self.problems = []
-        with _gc_paused():
-            records = [record for path in self._paths(project) if (record := self._read(path))]
+    def _to_root(self, root: Path | None) -> str:
+        if root is None or "://" not in os.fspath(root):
+            return layout.existing_root(root)
+        from experiment_tracking.registry.far import FarRoot
+        from experiment_tracking.registry.progress import Progress
+
+        far = FarRoot(os.fspath(root))
+        self._far.append(far)
+        with Progress(f"Reading {far.url}", unit="files") as progress:
+            return far.pull(progress)
+
+    def _pull(self) -> "list[Unreadable]":
+        """Bring the copies of far roots up to date; one that does not answer is a problem."""
+        from experiment_tracking.registry.record import Unreadable
+
+        problems = []
+        for far in self._far:
+            try:
+                if not self._has_pulled:
+                    far.pull()
+                problems += far.problems
+            except OSError as error:
+                problems.append(Unreadable(far.url, f"not up to date: {error}"))
+        self._has_pulled = False
+        return problems
+
+    def _scan(self, project: str | None = None, refresh: bool = False) -> "RunSet":
+        from experiment_tracking.registry.progress import Progress
         from experiment_tracking.registry.runset import RunSet
+        from experiment_tracking.registry.scan import read_runs
 
-        return RunSet(records, self.problems)
-
-    def _paths(self, project: str | None) -> Iterator[str]:
-        for root in self.roots:
-            for name in layout.iter_projects(root):
-                if project in (None, name):
-                    above = os.path.join(root, name)
-                    # The same rule of names holds for runs as for projects.
-                    for run in layout.iter_projects(above):
-                        yield f"{above}/{run}"
-
-    def _read(self, path: str) -> "RunRecord | None":
-        from experiment_tracking.registry.record import RunRecord, Unreadable
-
-        try:
-            return RunRecord(path)
-        except FileNotFoundError:
-            # A run that is just being opened, or was killed then, has no summary and no rows.
-            if _has_rows(path):
-                self.problems.append(Unreadable(path, "has rows but no summary.json"))
-        except (DamagedError, OSError) as error:
-            self.problems.append(Unreadable(path, str(error)))
-        return None
+        with Progress("Reading runs") as progress:
+            problems = self._pull()
+            tables = [
+                read_runs(_paths(root, project), root, refresh, progress) for root in self.roots
+            ]
+        runs = RunSet(reduce(operator.add, tables))
+        self.problems = runs.problems
+        self.problems += problems
+        return runs
 
     def _get(self, key: str) -> "RunRecord":
         from experiment_tracking.registry.record import RunRecord
@@ -310,7 +445,9 @@ class ExperimentRegistry:
             return self.best(key.removeprefix("best:"))
         paths = self._named(key)
         if not paths and len(key) >= _SHORTEST_ID:
-            paths = [r.folder.path for r in self._scan() if r.id.startswith(key)]
+            runs = self._scan()
+            ids = zip(runs.column("id"), runs.table.paths, strict=True)
+            paths = [path for each, path in ids if each.startswith(key)]
         if len(paths) != 1:
             raise RunNotFoundError(self._not_one(key, paths))
         return RunRecord(paths[0])
@@ -363,20 +500,11 @@ def _checked(root: Path | None) -> Path | None:
     )
 
 
-def _has_rows(path: str) -> bool:
-    try:
-        return os.path.getsize(RunFolder(path).history()) > _EMPTY_BYTES
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Keep the collector from walking through all that a scan has read, again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def _paths(root: str, project: str | None) -> list[str]:
+    """Return where runs may be; the same rule of names holds for runs as for projects."""
+    return [
+        f"{root}/{name}/{run}"
+        for name in layout.iter_projects(root)
+        if project in (None, name)
+        for run in layout.iter_projects(os.path.join(root, name))
+    ]

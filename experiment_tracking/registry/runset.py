@@ -1,5 +1,6 @@
 """Several runs: a sequence that filters, orders, ranks and turns into a table."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,14 +12,20 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.folder.values import to_tags
+from experiment_tracking.registry import columns
 from experiment_tracking.registry.columns import find_metric
 from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.table import RunTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from experiment_tracking.registry.aggregate import Aggregate, By
+    from experiment_tracking.registry.importance import Importance
+    from experiment_tracking.registry.plots import Plots
+
 Tags = Mapping[str, Any] | Iterable[str] | str
-Where = Callable[[RunRecord], bool]
+Where = str | Callable[[RunRecord], bool]
 T = TypeVar("T")
 
 _MODES = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
@@ -27,18 +34,28 @@ _MODES = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
 class RunSet(Sequence[RunRecord]):
     """Runs in an order; never changed, every method gives a new one.
 
+    Filters, orders and tables work on columns that were read together, so they take
+    milliseconds for ten thousand runs. A run's own files are read when it is taken out.
+
     Parameters
     ----------
-    records
-        The runs.
+    runs
+        Records, or a table of runs.
     problems
         List that takes what turns out to be unreadable later.
     """
 
     def __init__(
-        self, records: Iterable[RunRecord], problems: list[Unreadable] | None = None
+        self, runs: "RunTable | Iterable[RunRecord]", problems: list[Unreadable] | None = None
     ) -> None:
-        self._records = list(records)
+        self._records: list[RunRecord | None]
+        if isinstance(runs, RunTable):
+            self._table: RunTable | None = runs
+            self._records = [None] * len(runs)
+            problems = runs.problems if problems is None else problems
+        else:
+            self._table = None
+            self._records = list(runs)
         self.problems = [] if problems is None else problems
         """Runs of which a file could not be read; in tables those values are missing."""
 
@@ -46,22 +63,21 @@ class RunSet(Sequence[RunRecord]):
         return len(self._records)
 
     def __iter__(self) -> Iterator[RunRecord]:
-        return iter(self._records)
+        return map(self._record, range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> RunRecord: ...
     @overload
     def __getitem__(self, index: slice) -> "RunSet": ...
     def __getitem__(self, index: int | slice) -> "RunRecord | RunSet":
-        if isinstance(index, slice):
-            return self._with(self._records[index])
-        return self._records[index]
+        rows = range(len(self))[index]
+        return self._record(rows) if isinstance(rows, int) else self.take(rows)
 
     def __add__(self, other: Iterable[RunRecord]) -> "RunSet":
-        return self._with([*self._records, *other])
+        return RunSet([*self, *other], self.problems)
 
     def __repr__(self) -> str:
-        names = ", ".join(self.names[:5]) + (", …" if len(self) > 5 else "")
+        names = ", ".join(self[:5].names) + (", …" if len(self) > 5 else "")
         return f"<RunSet of {len(self)} runs: {names}>" if self else "<RunSet of no runs>"
 
     def _repr_html_(self) -> str:
@@ -69,49 +85,62 @@ class RunSet(Sequence[RunRecord]):
 
         return runs_html(self)
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the runs, in order; equal ones may occur in several projects."""
-        return [record.name for record in self._records]
-
-    def to_frame(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
-        """Return a table with a row per run.
-
-        Parameters
-        ----------
-        columns
-            Some of the columns below alone; also params and metrics by their bare names, and
-            metrics as in :meth:`RunRecord.value`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``name``, ``project``, ``status``, ``created_at`` (UTC), ``duration_s``, ``id``, then
-            ``params.lr`` (nested ones joined by dots), ``metrics.val/loss`` (last values, floats)
-            and ``tags.x``. What a run does not have is NaN or None.
-        """
-        from experiment_tracking.registry.frames import column_values
-        from experiment_tracking.registry.table import RunTable, to_frame
-
-        if columns is not None:
-            return to_frame({name: column_values(self, name) for name in columns})
-        table = RunTable(self.problems)
-        for record in self._records:
-            table.add(record)
-        return table.to_frame()
+    # ------------------------------------------------------------------ choosing
 
     def filter(
         self,
         where: Where | None = None,
         status: str | Iterable[str] | None = None,
         tags: Tags | None = None,
+        **equal: Any,
     ) -> "RunSet":
-        """Keep the runs that meet all conditions; see ``ExperimentRegistry.list_experiments``."""
-        conditions = to_conditions(where, status, tags)
-        return self._with(r for r in self._records if all(holds(r) for holds in conditions))
+        """Keep the runs that meet all conditions; see ``ExperimentRegistry.list_experiments``.
 
-    def order_by(self, column: str) -> "RunSet":
-        """Sort by a run column, metric (its last value) or param; ``-`` for the highest first.
+        Parameters
+        ----------
+        where, status, tags
+            As there.
+        **equal
+            Columns and the value that each must have, or a list of values of which it must have
+            one: ``lr=0.1``, ``optimizer=["adam", "sgd"]``, ``**{"params.model.depth": 3}``.
+        """
+        runs = self
+        if status is not None:
+            words = _statuses(status)
+            runs = runs._having("status", words.__contains__)
+        if tags is not None:
+            runs = runs._tagged(_wanted_tags(tags))
+        for name, value in equal.items():
+            runs = runs._having(name, _is_one_of(value))
+        return runs if where is None else runs._where(where)
+
+    def _having(self, name: str, is_met: Callable[[Any], bool]) -> "RunSet":
+        values = self.column(name) if self else []
+        return self.take([row for row, value in enumerate(values) if is_met(value)])
+
+    def _tagged(self, wanted: Mapping[str, str | None]) -> "RunSet":
+        runs = self
+        for tag, value in wanted.items():
+            runs = runs._having(f"tags.{tag}", _is_there if value is None else _is_one_of(value))
+        return runs
+
+    def _where(self, where: Where) -> "RunSet":
+        if isinstance(where, str):
+            from experiment_tracking.registry.query import parse
+
+            asked = parse(where)
+            kept = asked.keep(self.column, len(self)) if self else []
+        elif callable(where):
+            kept = self.each(where, False)
+        else:
+            raise InvalidTypeError(
+                f"where must be a filter such as 'metrics.loss < 0.1' or a function of a record, "
+                f"found {where!r:.60}."
+            )
+        return self.take([row for row, is_kept in enumerate(kept) if is_kept])
+
+    def order_by(self, *names: str) -> "RunSet":
+        """Sort by columns, the first counts most; ``-`` before one for the highest first.
 
         Numbers come before text, runs without a value last; equal ones stay in their order.
 
@@ -120,14 +149,13 @@ class RunSet(Sequence[RunRecord]):
         InvalidValueError
             If no run has such a column.
         """
-        from experiment_tracking.registry.frames import column_values
-
-        name = column.removeprefix("-")
-        pairs = list(zip(column_values(self, name), self._records, strict=True))
-        has = [pair for pair in pairs if _is_value(pair[0])]
-        has.sort(key=lambda pair: _sortable(pair[0]), reverse=name != column)
-        lacks = [pair for pair in pairs if not _is_value(pair[0])]
-        return self._with(record for _, record in (*has, *lacks))
+        rows = list(range(len(self)))
+        for name in reversed(names if self else ()):
+            values = self.column(name.removeprefix("-"))
+            has = [row for row in rows if _is_value(values[row])]
+            has.sort(key=lambda row: _sortable(values[row]), reverse=name.startswith("-"))
+            rows = has + [row for row in rows if not _is_value(values[row])]
+        return self.take(rows)
 
     def limit(self, count: int | None) -> "RunSet":
         """Keep the first ``count`` runs, all of them with None."""
@@ -135,7 +163,141 @@ class RunSet(Sequence[RunRecord]):
             raise InvalidTypeError(f"limit must be a whole number or None, found {count!r:.60}.")
         if count is not None and count < 0:
             raise InvalidValueError(f"limit must be 0 or more, found {count}.")
-        return self._with(self._records[:count])
+        return self[:count]
+
+    def group_by(self, *names: str) -> "dict[Any, RunSet]":
+        """Divide the runs by the values of columns.
+
+        Returns
+        -------
+        dict
+            From each value (a tuple of values for several columns) to the runs that have it,
+            numbers before text and runs without a value last. Lists and dicts are keyed by
+            their JSON.
+        """
+        columns = [[_hashable(value) for value in self.column(name)] for name in names]
+        keys: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        rows: dict[Any, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows.setdefault(key, []).append(row)
+        return {key: self.take(rows[key]) for key in sorted(rows, key=_key_order)}
+
+    def take(self, rows: Sequence[int]) -> "RunSet":
+        """Return the runs at these places, in this order."""
+        if self._table is None:
+            return RunSet([self._record(row) for row in rows], self.problems)
+        runs = RunSet(self._table.take(rows), self.problems)
+        runs._records = [self._records[row] for row in rows]
+        return runs
+
+    # ------------------------------------------------------------------ values
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs, in order; equal ones may occur in several projects."""
+        return self.column("name")
+
+    @property
+    def keys(self) -> list[str]:
+        """``project/name`` of the runs, in order."""
+        return self.column("key")
+
+    @property
+    def table(self) -> RunTable:
+        """What is known of the runs, as columns."""
+        if self._table is None:
+            self._table = RunTable.of(
+                [self._record(row) for row in range(len(self))], self.problems
+            )
+        return self._table
+
+    def column(self, name: str) -> list[Any]:
+        """Return one value per run, None where it has none.
+
+        Parameters
+        ----------
+        name
+            A run column (``name``, ``project``, ``status``, ``created_at``, ``duration_s``, …);
+            ``params.lr``, ``metrics.val/loss`` (its last value), ``metrics.val/loss:min``,
+            ``tags.x``; or a param or metric by its bare name where only one of the two bears it.
+
+        Raises
+        ------
+        InvalidValueError
+            If no run has such a column, or both a param and a metric bear the name.
+        """
+        return columns.values(self.table, name)
+
+    def param_names(self) -> list[str]:
+        """Names of all params that any of the runs has, nested ones joined by dots."""
+        return columns.names_of(self.table, "params")
+
+    def metric_names(self) -> list[str]:
+        """Names of all metrics that any of the runs has, in the order they are met."""
+        return columns.names_of(self.table, "metrics")
+
+    def tag_names(self) -> list[str]:
+        """Names of all tags that any of the runs has."""
+        return columns.names_of(self.table, "tags")
+
+    def goals(self, metric: str) -> set[str]:
+        """Return the goals of a metric in these runs: none, one, or both if they disagree."""
+        return {goal for goal in columns.numbers(self.table, metric, "goal") if goal}
+
+    def numbers(self, metric: str, number: str) -> list[float | None]:
+        """Return one entry of a metric's summary per run, None where there is none.
+
+        Raises
+        ------
+        InvalidValueError
+            For the best of a metric without a goal.
+        """
+        return columns.numbers(self.table, metric, number)
+
+    def flat_params(self) -> list[Mapping[str, Any]]:
+        """Return the params of each run, nested ones under names joined by dots."""
+        return self.each(lambda record: flat(record.params), {})
+
+    def metrics(self) -> list[dict[str, dict[str, Any]]]:
+        """Return the metrics' summaries of each run; see :attr:`RunRecord.metrics`."""
+        return self.each(lambda record: record.metrics, {})
+
+    def each(self, read: Callable[[RunRecord], T], missing: T) -> list[T]:
+        """Read something of every run, ``missing`` of those whose files are unreadable.
+
+        Those go to :attr:`problems`: one damaged run never hides another.
+        """
+        found = []
+        for record in self:
+            try:
+                found.append(read(record))
+            except (DamagedError, OSError) as error:
+                note(self.problems, record, error)
+                found.append(missing)
+        return found
+
+    # ------------------------------------------------------------------ what they come to
+
+    def to_frame(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Return a table with a row per run.
+
+        Parameters
+        ----------
+        columns
+            Some of the columns below alone, and any other that :meth:`column` takes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``project``, ``status``, ``created_at`` (UTC), ``duration_s``, ``id``, then
+            ``params.lr`` (nested ones joined by dots), ``metrics.val/loss`` (last values, floats)
+            and ``tags.x``. What a run does not have is NaN or None.
+        """
+        from experiment_tracking.registry.table import to_frame
+
+        if columns is None:
+            return self.table.to_frame()
+        return to_frame({name: self.column(name) for name in columns})
 
     def best(self, metric: str, mode: str | None = None, on: str = "best") -> RunRecord:
         """Return the run with the best value; see ``ExperimentRegistry.best``."""
@@ -148,16 +310,12 @@ class RunSet(Sequence[RunRecord]):
         name = find_metric(metric, self.metric_names())
         side = self._side(name) if mode is None else _side(mode)
         values = self.numbers(name, side if on == "best" else "last")
-        ranked = [
-            (value, record)
-            for value, record in zip(values, self._records, strict=True)
-            if value is not None and value == value
-        ]
+        ranked = [(value, row) for row, value in enumerate(values) if _is_value(value)]
         if not ranked:
             raise MetricNotFoundError(f"The metric {name!r} has no value but NaN in these runs.")
         # min and max keep the first of equals: the older run, as runs are listed.
         pick = min if side == "min" else max
-        return pick(ranked, key=lambda pair: pair[0])[1]
+        return self[pick(ranked, key=lambda pair: pair[0] or 0.0)[1]]
 
     def _side(self, metric: str) -> str:
         goals = self.goals(metric)
@@ -168,74 +326,82 @@ class RunSet(Sequence[RunRecord]):
             )
         return _side(goals.pop())
 
-    def goals(self, metric: str) -> set[str]:
-        """Return the goals of a metric in these runs: none, one, or both if they disagree."""
-        return {goal for goal in self.each(lambda record: record.goal(metric), None) if goal}
+    def history(
+        self,
+        metrics: str | Iterable[str] | None = None,
+        wide: bool = False,
+        axis: str | None = None,
+        points: int | None = None,
+    ) -> "pd.DataFrame":
+        """Read the rows of all runs as one table; see ``ExperimentRegistry.history``."""
+        from experiment_tracking.registry.frames import long_frame, wide_frame
 
-    def metric_names(self) -> list[str]:
-        """Names of all metrics that any of the runs has, in the order they are met."""
-        each: list[list[str]] = self.each(lambda record: record.metric_names, [])
-        return list(dict.fromkeys(name for names in each for name in names))
+        if wide:
+            return wide_frame(self, metrics, axis or "step", points)
+        return long_frame(self, metrics, axis, points)
 
-    def metrics(self) -> list[dict[str, dict[str, Any]]]:
-        """Return the metrics' summaries of each run; see :attr:`RunRecord.metrics`."""
-        return self.each(lambda record: record.metrics, {})
+    def aggregate(
+        self, by: "By" = "*-seed", metrics: str | Iterable[str] | None = None, on: str = "last"
+    ) -> "Aggregate":
+        """Average over runs that differ in their seed alone; see ``registry.aggregate``."""
+        from experiment_tracking.registry.aggregate import aggregate
 
-    def numbers(self, metric: str, number: str) -> list[float | None]:
-        """Return one entry of a metric's summary per run, None where there is none."""
-        return self.each(lambda record: record.number(metric, number), None)
+        return aggregate(self, by, metrics, on)
 
-    def flat_params(self) -> list[Mapping[str, Any]]:
-        """Return the params of each run, nested ones under names joined by dots."""
-        return self.each(lambda record: flat(record.params), {})
+    def importance(self, metric: str, on: str = "last", method: str | None = None) -> "Importance":
+        """Estimate how much each param matters; see ``registry.importance``."""
+        from experiment_tracking.registry.importance import importance
 
-    def each(self, read: Callable[[RunRecord], T], missing: T) -> list[T]:
-        """Read something of every run, ``missing`` of those whose files are unreadable.
+        return importance(self, metric, on, method)
 
-        Those go to :attr:`problems`: one damaged run never hides another.
-        """
-        found = []
-        for record in self._records:
-            try:
-                found.append(read(record))
-            except (DamagedError, OSError) as error:
-                note(self.problems, record, error)
-                found.append(missing)
-        return found
+    @property
+    def plot(self) -> "Plots":
+        """Pictures of these runs: ``runs.plot.curves("val/loss")``. Needs matplotlib."""
+        from experiment_tracking.registry.plots import Plots
 
-    def _with(self, records: Iterable[RunRecord]) -> "RunSet":
-        return RunSet(records, self.problems)
+        return Plots(self)
+
+    # ------------------------------------------------------------------ inside
+
+    def _record(self, row: int) -> RunRecord:
+        record = self._records[row]
+        if record is None:
+            record = self._records[row] = RunRecord.unread(self.table.paths[row])
+        return record
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
 
 
 def _is_value(value: Any) -> bool:
     return value is not None and value == value
 
 
+def _is_one_of(wanted: Any) -> Callable[[Any], bool]:
+    if isinstance(wanted, (list, tuple, set, frozenset)):
+        options = list(wanted)
+        return lambda value: value == wanted or value in options
+    return lambda value: value is None if wanted is None else bool(value == wanted)
+
+
 def _sortable(value: Any) -> tuple[int, Any]:
     return (0, value) if isinstance(value, (int, float)) else (1, str(value))
+
+
+def _key_order(key: Any) -> Any:
+    parts = key if isinstance(key, tuple) else (key,)
+    return [_sortable(part) if _is_value(part) else (2, "") for part in parts]
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def _side(mode: str) -> str:
     if mode not in _MODES:
         raise InvalidValueError(f"mode must be 'min' or 'max', found {mode!r}.")
     return _MODES[mode]
-
-
-def to_conditions(
-    where: Where | None, status: str | Iterable[str] | None, tags: Tags | None
-) -> list[Where]:
-    """Return what a run has to meet; see ``ExperimentRegistry.list_experiments``."""
-    conditions: list[Where] = []
-    if status is not None:
-        words = _statuses(status)
-        conditions.append(lambda record: record.status in words)
-    if tags is not None:
-        wanted = _wanted_tags(tags)
-        conditions.append(lambda record: _has_tags(record, wanted))
-    if where is not None:
-        _check_where(where)
-        conditions.append(where)
-    return conditions
 
 
 def _statuses(status: str | Iterable[str]) -> set[str]:
@@ -254,18 +420,3 @@ def _wanted_tags(tags: Tags) -> Mapping[str, str | None]:
     """Tags in the form in which ``set_tags`` keeps them; words may have any value."""
     kept = to_tags(tags)
     return dict(kept) if isinstance(tags, Mapping) else dict.fromkeys(kept)
-
-
-def _has_tags(record: RunRecord, wanted: Mapping[str, str | None]) -> bool:
-    tags = record.tags
-    return all(key in tags and value in (None, tags[key]) for key, value in wanted.items())
-
-
-def _check_where(where: object) -> None:
-    if isinstance(where, str):
-        raise InvalidValueError(
-            f"where={where!r}: filters as text are not in this version. Use status=, tags=, or a "
-            "function of a record: where=lambda run: run.params['lr'] < 0.1."
-        )
-    if not callable(where):
-        raise InvalidTypeError(f"where must be a function of a record, found {where!r:.60}.")

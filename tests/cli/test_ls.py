@@ -219,3 +219,18 @@ def test_a_metric_that_bears_the_name_of_a_column_or_param_has_its_own(experimen
     assert {"run": "run-2", "metrics.run": "5", "metrics.lr": "0.25", "lr": "2"}.items() <= (
         shown.items()
     )
+
+
+def test_a_filter_chooses_the_runs_and_a_mistake_in_it_is_pointed_at(experiments):
+    chosen = "params.lr <= 0.01 and status = failed"
+    code, out, _ = experiments("ls", "--where", chosen, "--columns", "name,params.lr")
+    assert (code, table(out)[1:]) == (0, [["lr-0.001", "0.001"]])
+    code, _, err = experiments("ls", "--where", "params.lr < and")
+    assert code == 2
+    assert "\n    params.lr < and\n                ^" in err
+    code, _, err = experiments("ls", "--where", "colour = 'red'")
+    assert code == 2
+    assert "No column is called 'colour'" in err
+    code, out, err = experiments("ls", "--where", "params.lr > 7")
+    assert (code, out) == (0, "")
+    assert "no run in" in err

@@ -51,8 +51,8 @@ def test_runs_are_chosen_by_status_tags_and_a_function(track, registry):
 
 
 def test_conditions_that_are_none_say_what_is_allowed(registry):
-    with pytest.raises(InvalidValueError, match=r"not in this version.*status=, tags=, or"):
-        registry.list_experiments(where="metrics.loss < 1")
+    with pytest.raises(InvalidValueError):
+        registry.list_experiments(where="metrics.loss <")
     with pytest.raises(InvalidTypeError, match="function of a record"):
         registry.list_experiments(where=3)
     with pytest.raises(
@@ -299,7 +299,7 @@ def test_the_frame_of_a_registry_is_that_of_its_runs(track, registry, killed):
     pd.testing.assert_frame_equal(registry.to_frame(order_by="loss"), by_loss.to_frame())
     assert registry.to_frame(status="finished")["name"].tolist() == ["a", "b"]
     assert registry.to_frame(["name", "loss"], limit=1).columns.tolist() == ["name", "loss"]
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidValueError, match="No column is called 'colour'"):
         registry.to_frame(colour="red")
 
 

@@ -1,5 +1,6 @@
 import enum
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_a_file_that_becomes_unreadable_later_is_noted_once(track, registry, dam
     runs = registry.list_experiments()
     damage(run, "{", "params.json")
     assert runs.flat_params() == [{}, {"lr": 2}]
-    assert runs.order_by("lr").names == ["b", "a"]
+    assert runs.order_by("lr").names == ["a", "b"]  # as they were when they were listed
     assert [problem.path for problem in runs.problems] == [str(run.path)]
     assert registry.problems == runs.problems
 
@@ -145,3 +146,50 @@ def test_what_is_no_tag_limit_or_status_is_refused(runs):
 def test_no_run_to_choose_from_is_not_a_missing_metric(runs):
     with pytest.raises(MetricNotFoundError, match="No run meets the conditions"):
         runs.filter(status="killed").best("val/loss")
+
+
+def test_runs_are_chosen_by_a_filter_and_by_values(track, registry):
+    for name, lr, optimizer in (("a", 0.1, "adam"), ("b", 0.2, "adam"), ("c", 0.3, "sgd")):
+        track(name, params={"lr": lr, "model": {"optimizer": optimizer}}, rows=[{"loss": lr}])
+    runs = registry.list_experiments()
+    assert runs.filter("loss < 0.25 and params.model.optimizer = 'adam'").names == ["a", "b"]
+    assert runs.filter(lr=0.3).names == ["c"]
+    assert runs.filter(lr=[0.1, 0.3], status="finished").names == ["a", "c"]
+    assert runs.filter(**{"params.model.optimizer": "sgd"}).names == ["c"]
+    assert registry.list_experiments(where="lr >= 0.2", order_by="-lr").names == ["c", "b"]
+    assert registry.list_experiments(name="a").names == ["a"]
+    with pytest.raises(InvalidValueError, match="colour"):
+        registry.list_experiments(where="colour = 'red'")
+
+
+def test_several_columns_give_an_order(track, registry):
+    for name, lr, depth in (("a", 0.1, 2), ("b", 0.2, 1), ("c", 0.1, 1), ("d", None, 3)):
+        track(name, params={"lr": lr, "depth": depth})
+    runs = registry.list_experiments()
+    assert runs.order_by("-lr", "depth").names == ["b", "c", "a", "d"]
+    assert runs.order_by("lr", "-depth").names == ["a", "c", "b", "d"]
+
+
+def test_runs_are_grouped_by_the_values_of_columns(track, registry):
+    track("a", params={"lr": 10, "layers": [1, 2]})
+    track("b", params={"lr": 9, "layers": [1, 2]})
+    track("c", params={"lr": 10})
+    runs = registry.list_experiments()
+    assert {lr: group.names for lr, group in runs.group_by("lr").items()} == {
+        9: ["b"], 10: ["a", "c"],
+    }  # fmt: skip
+    assert list(runs.group_by("lr")) == [9, 10]
+    assert list(runs.group_by("layers", "lr")) == [("[1, 2]", 9), ("[1, 2]", 10), (None, 10)]
+
+
+def test_a_run_that_is_gone_is_in_the_table_still_and_says_so_when_it_is_opened(track, registry):
+    run = track("a", rows=[{"loss": 1.0}])
+    runs = registry.list_experiments()
+    shutil.rmtree(run.path)
+    assert runs.column("loss") == [1.0]
+    assert runs.to_frame()["name"].tolist() == ["a"]
+    with pytest.raises(FileNotFoundError):
+        _ = runs[0].status
+    assert runs.flat_params() == [{}]
+    assert runs.metrics() == [{}]
+    assert [problem.path for problem in runs.problems] == [str(run.path)]

@@ -1,0 +1,56 @@
+"""``experiments completion``: the shell completes commands, options, runs and metrics."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiment_tracking.cli import main
+
+
+def completions(root, line):
+    """What a shell is told to offer at the end of a line."""
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "EXPERIMENT_TRACKING_ROOT": str(root),
+        "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9",
+    }  # fmt: skip
+    script = (
+        "import os, sys\nos.dup2(1, 8)\nsys.argv[0] = 'experiments'\n"
+        "from experiment_tracking.cli import main\nmain()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    return found.stdout.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("experiments comp", ["compare", "completion"]),
+        ("experiments show lr-0.0", ["lr-0.001", "lr-0.01"]),
+        ("experiments compare latest digits/lr-0.1", ["digits/lr-0.1"]),
+        ("experiments ls di", ["digits"]),
+        ("experiments best pinn", ["pinn/pde_residual"]),
+        ("experiments ls --whe", ["--where"]),
+    ],
+)
+def test_commands_runs_projects_metrics_and_options_are_offered(root, line, offered):
+    assert completions(root, line) == offered
+
+
+def test_without_a_root_nothing_is_offered_and_nothing_is_said(tmp_path):
+    assert completions(tmp_path / "none", "experiments show b") == [""]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_code_for_a_shell_is_one_that_it_understands(capsys, tmp_path, shell):
+    assert main(["completion", shell]) == 0
+    code = capsys.readouterr().out
+    assert "experiments" in code
+    if path := shutil.which(shell):
+        (tmp_path / "code").write_text(code)
+        subprocess.run([path, "-n", tmp_path / "code"], check=True)
