@@ -110,17 +110,31 @@ def test_a_run_of_the_quickstart_repeats_as_the_readme_says(quickstart, tmp_path
     assert check(root) == []
 
 
-def test_the_notebook_compares_the_quickstarts_runs_in_a_real_kernel(
-    quickstart, tmp_path, monkeypatch
-):
-    root, _ = quickstart
+def test_the_notebook_trains_a_sweep_and_compares_it_in_a_real_kernel(tmp_path, monkeypatch):
+    root = tmp_path / "experiments"
     for name, value in environment(root).items():
         monkeypatch.setenv(name, value)
     outputs = run_notebook(tmp_path)
+    runs = ExperimentRegistry(root).list_experiments("digits-sweep", status="finished")
+    assert len(runs) == 12
+    assert max(runs.column("val/accuracy:max")) > 0.95
     kinds = [kind for output in outputs for kind in output.get("data", {})]
-    assert kinds.count("image/png") == 2  # the curves and the best run's confusion matrix
-    assert kinds.count("text/html") >= 4  # tables
-    assert not [output for output in outputs if output["output_type"] in ("error", "stream")]
+    assert kinds.count("image/png") == 3  # curves, scatter and heat map
+    pages = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    for shown in (
+        "12 finished",
+        "★",
+        "<svg",
+        "data:image/png",
+        "No difference in",
+        "± std",
+        "hidden",
+    ):
+        assert shown in pages
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    said = [output["text"] for output in outputs if output.get("name") == "stderr"]
+    assert "".join(said).count("experiment_tracking: run digits-sweep/") == 12
+    assert "".join(said).count("\n") == 12
     assert check(root) == []
 
 

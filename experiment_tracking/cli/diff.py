@@ -147,7 +147,7 @@ def _print_files(files: "Sequence[FileDiff]", screen: Screen) -> None:
 
 def _print_lines(files: "Sequence[FileDiff]", screen: Screen) -> None:
     from experiment_tracking.registry.diff import visible_line
-    from experiment_tracking.registry.display import plural
+    from experiment_tracking.registry.wording import plural
 
     told = [file for file in files if file.text and not file.is_long_data]
     lines = [line for file in told for line in ["", *file.text.split("\n")]]

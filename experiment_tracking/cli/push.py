@@ -426,7 +426,7 @@ class _Copy:
 
 
 def _owed(progress: "Progress") -> str:
-    from experiment_tracking.registry.display import plural
+    from experiment_tracking.registry.wording import plural
 
     rows = f"{size(progress.owed_bytes)} of rows" if progress.owed_bytes else ""
     files = plural(progress.owed_files, "file") if progress.owed_files else ""

@@ -202,7 +202,7 @@ def _error(error: Mapping[str, str] | None) -> str:
 
 
 def _imported(origin: Mapping[str, Any]) -> str:
-    from experiment_tracking.registry.display import plural
+    from experiment_tracking.registry.wording import plural
 
     left = origin.get("not_carried")
     told = plural(len(left), "thing") if isinstance(left, list) and left else ""
@@ -235,7 +235,7 @@ def _size_of(path: str) -> int | None:
 
 
 def _print_environment(record: "RunRecord", screen: Screen) -> None:
-    from experiment_tracking.registry.display import command_text, git_text
+    from experiment_tracking.registry.wording import command_text, git_text
 
     environment = record.environment
     command = command_text(environment)
@@ -266,7 +266,7 @@ def _words(words: Any) -> str:
 
 
 def _code(environment: Mapping[str, Any], record: "RunRecord") -> str:
-    from experiment_tracking.registry.display import plural
+    from experiment_tracking.registry.wording import plural
 
     files = _entries(_mapping(environment.get("code")).get("files"))
     hidden = sum(bool(file.get("redacted")) for file in files)

@@ -56,9 +56,9 @@ class Comparison(Mapping[str, Any]):
         return f"<Comparison of {', '.join(self['experiments']) or 'no runs'}>"
 
     def _repr_html_(self) -> str:
-        from experiment_tracking.registry.display import table_html
+        from experiment_tracking.registry.display import comparison_html
 
-        return table_html(self.to_columns())
+        return comparison_html(self)
 
     def plot(self, metric: str | None = None) -> "Figure":
         """Return bars of the metrics; see ``plots.plot_comparison``. Needs matplotlib."""

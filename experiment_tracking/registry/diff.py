@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.registry.code_diff import CodeDiff, FileDiff, code_diff, has_code
 from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.wording import command_text, is_notebook, plural, visible
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.registry import ExperimentRegistry
@@ -193,8 +194,6 @@ class RunDiff(Mapping[str, Any]):
         return last | {f"{name}:best": each for name, each in further.items()}
 
     def _environment(self) -> Changes:
-        from experiment_tracking.registry.display import is_notebook
-
         facts = _facts(self.a), _facts(self.b)
         # Outside of a project, the folder a run is started in is moved for its rerun.
         moved = any(run.summary.get("rerun_of") for run in (self.a, self.b))
@@ -347,13 +346,6 @@ def common_length(a: str, b: str) -> int:
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
-def visible(text: str) -> str:
-    """Copy text with control characters, and those that turn text around, as their escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def visible_line(line: str) -> str:
     """Copy a line of a unified diff, with its tabs as blanks and else as :func:`visible` does."""
     # Tabs of the file itself begin behind the sign.
@@ -487,8 +479,6 @@ def _environment(record: RunRecord, projects: _Projects) -> Facts | None:
 
 
 def _command(facts: Facts) -> str | None:
-    from experiment_tracking.registry.display import command_text, is_notebook
-
     words = facts.get("command")
     if is_notebook(facts) or not isinstance(words, list) or not words:
         return command_text(facts) or None
@@ -594,8 +584,6 @@ def _ranks(diff: RunDiff) -> dict[str, int]:
 
 def _file_words(files: Collection[FileDiff], ranks: Mapping[str, int]) -> list[str]:
     """Name the script, what it imports and configuration; of other files their number."""
-    from experiment_tracking.registry.display import plural
-
     told = [file for file in files if file.path in ranks or _is_configuration(file)] or [*files]
     told.sort(key=lambda file: ranks.get(file.path, 2))
     told = told[:_MOST_LINES]

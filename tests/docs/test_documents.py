@@ -1,5 +1,6 @@
 """What the pages show is so: the Python runs, the links lead somewhere, the commands exist."""
 
+import itertools
 import os
 import re
 import shlex
@@ -67,8 +68,18 @@ def commands_in(text):
             line = line.removeprefix("$ ").strip()
             words = re.match(r"(?:experiments|python -m experiment_tracking)(?:\s+(.*))?$", line)
             if words:
-                command = re.split(r"\s[|>#]|&&", words[1] or "")[0]
-                yield shlex.split(command.replace("$?", "0"))
+                yield list(itertools.takewhile(is_word, tokens(words[1] or "")))
+
+
+def tokens(line):
+    """Words and operators of a shell's line, as far as its comment."""
+    lexer = shlex.shlex(line.replace("$?", "0"), posix=True, punctuation_chars="|&;>")
+    lexer.whitespace_split = True
+    return lexer
+
+
+def is_word(token):
+    return not set(token) <= set("|&;>")
 
 
 def parses(words):
