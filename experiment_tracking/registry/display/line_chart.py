@@ -72,8 +72,15 @@ def line_chart(lines: Sequence[ChartLine], x_label: str) -> str:
         f'style="width: 100%; max-width: {_WIDTH}px; font: 11px sans-serif">'
         f"{_grid(x, y)}{''.join(reversed(drawn))}"
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle" '
-        f'fill="currentColor" opacity="0.7">{text(x_label)}</text></svg>'
+        f'fill="currentColor" opacity="0.7">{text(x_label)}</text>{_LOG_LABEL if y.is_log else ""}'
+        "</svg>"
     )
+
+
+_LOG_LABEL = (
+    f'<text x="{_WIDTH - _RIGHT}" y="{_TOP + 8}" text-anchor="end" fill="currentColor" '
+    'opacity="0.7">log scale</text>'
+)
 
 
 def swatch(place: int) -> str:

@@ -36,6 +36,8 @@ def test_a_curve_fills_its_axes():
 def test_positive_values_two_decades_apart_have_a_logarithmic_axis():
     svg = line_chart([line([100.0, 10.0, 1.0])], "step")
     assert labels(svg)[-3:] == ["1", "10", "100"]
+    assert "log scale" in svg
+    assert "log scale" not in line_chart([line([3.0, 2.0, 1.0])], "step")
     assert [y for _, y in curves(svg)[0]] == [10, 138, 266]
 
 
