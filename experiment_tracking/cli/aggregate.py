@@ -96,7 +96,7 @@ def aggregate(args: argparse.Namespace) -> int:
     if not runs:
         say_problems(runs)
         raise NotFoundError(why_empty(args, registry))
-    metrics = _names(args.metrics) if args.metrics else None
+    metrics = text.names(args.metrics) if args.metrics else None
     found = aggregate(runs, _by(args), metrics, args.on)
     say_problems(runs)
     if args.json:
@@ -107,14 +107,10 @@ def aggregate(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _names(words: str) -> list[str]:
-    return [name.strip() for name in words.split(",")]
-
-
 def _by(args: argparse.Namespace) -> "By":
     if args.over:
-        return ["*", *(f"-{name}" for name in _names(args.over))]
-    words = _names(args.by or "*-seed")
+        return ["*", *(f"-{name}" for name in text.names(args.over))]
+    words = text.names(args.by or "*-seed")
     return words if len(words) > 1 else words[0]
 
 

@@ -198,7 +198,7 @@ def find_run(args: argparse.Namespace, key: str) -> "RunRecord":
     from experiment_tracking.registry.record import RunRecord
 
     folder = RunFolder(os.path.expanduser(key))
-    if os.path.isdir(folder.path) and folder.exists():
+    if args.root is None and os.path.isdir(folder.path) and folder.exists():
         return RunRecord(folder.path)
     registry = registry_of(args)
     try:

@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
 def compare(args: argparse.Namespace) -> int:
     """Print runs side by side."""
     runs = named_or_chosen(args)
-    wanted = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
+    wanted = text.names(args.metrics) if args.metrics else None
     found = Found.of(runs, wanted)
     if args.json:
         names = found.names

@@ -69,6 +69,8 @@ def tag(args: argparse.Namespace) -> int:
     if not args.tag and not args.remove:
         raise InvalidValueError("No tag is given. Write -t NAME, -t KEY=VALUE or -r NAME.")
     tags = {name: value for name, _, value in (word.partition("=") for word in args.tag)}
+    if "" in tags:
+        raise InvalidValueError("A tag needs a name. Write -t NAME or -t KEY=VALUE.")
     return _edit(args, args.runs, lambda e: e.set_tags(tags) + e.remove_tags(*args.remove))
 
 

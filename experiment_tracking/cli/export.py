@@ -76,7 +76,7 @@ def _check(args: argparse.Namespace) -> None:
 def _write_file(args: argparse.Namespace, runs: "RunSet") -> dict[str, Any]:
     from experiment_tracking.registry.export import encode_runs, export_runs
 
-    columns = [name.strip() for name in args.columns.split(",")] if args.columns else None
+    columns = text.names(args.columns) if args.columns else None
     if args.output != "-":
         export_runs(runs, args.output, args.format, columns)
         say(f"{len(runs)} runs in {args.output}.")

@@ -52,13 +52,14 @@ def add(commands: Any) -> None:
 
 def find_equal(args: argparse.Namespace) -> int:
     """Print groups of equal runs."""
+    from experiment_tracking.registry.aggregate import below
     from experiment_tracking.registry.equal import equal_runs
 
     registry = registry_of(args)
     check_project(registry, args.project)
     runs = registry.list_experiments(args.project)
     names = runs.param_names()
-    if unknown := [name for name in args.exclude if name not in names]:
+    if unknown := [name for name in args.exclude if not below(name, names)]:
         raise InvalidValueError(f"No run has the param {unknown[0]!r}. {near(unknown[0], names)}")
     by = args.by or ["params"]
     groups = equal_runs(runs, by, args.exclude)

@@ -56,15 +56,18 @@ def add(commands: Any) -> None:
 def history(args: argparse.Namespace) -> int:
     """Print the rows: of one run a column per metric, of several a row per number."""
     runs = named_or_chosen(args)
-    metrics = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
+    metrics = text.names(args.metrics) if args.metrics else None
     one = len(runs) == 1 and not args.wide
     if one and args.points is None and args.axis is None:
         columns = _as_logged(runs[0], metrics)
     elif one:
         columns = _columns(runs[0].history(metrics, axis=args.axis, points=args.points))
+    elif args.wide:
+        columns = _columns(runs.history(metrics, True, args.axis, args.points).reset_index())
     else:
-        frame = runs.history(metrics, args.wide, args.axis, args.points)
-        columns = _columns(frame.reset_index() if args.wide else frame)
+        # Every row has its value here, NaN too.
+        frame = runs.history(metrics, False, args.axis, args.points)
+        columns = {str(name): frame[name].tolist() for name in frame}
     _print(args, columns)
     say_problems(runs)
     return DONE
@@ -104,7 +107,7 @@ def _print(args: argparse.Namespace, columns: dict[str, list[Any]]) -> None:
         rows = zip(*columns.values(), strict=True)
         json_out([_present(dict(zip(columns, row, strict=True))) for row in rows])
     else:
-        writers = {"time": _clock}
+        writers = {"time": clock}
         Screen().table(
             [column_of(name, c, writers.get(name, _write)) for name, c in columns.items()]
         )
@@ -115,8 +118,12 @@ def _present(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+def clock(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Write Unix seconds in this machine's time zone; as a number if no calendar has them."""
+    try:
+        return datetime.fromtimestamp(seconds).strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return text.number(seconds)
 
 
 def _write(value: Any) -> str:

@@ -64,7 +64,7 @@ def ls(args: argparse.Namespace) -> int:
     registry = registry_of(args)
     found = chosen_runs(args, registry)
     runs = found.order_by(_order(args.sort, args.reverse)).limit(args.limit) if found else found
-    names = [name.strip() for name in args.columns.split(",")] if args.columns else []
+    names = text.names(args.columns) if args.columns else []
     if args.json:
         json_out(_as_json(runs, names))
     elif runs:

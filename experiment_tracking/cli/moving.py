@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.cli.command import DONE, RUN_HELP, find_run, new_command, registry_of
 from experiment_tracking.cli.screen import json_out
 from experiment_tracking.cli.text import clean
+from experiment_tracking.errors import RunNotFoundError
 
 if TYPE_CHECKING:
     from experiment_tracking.folder.layout import RunFolder
@@ -62,8 +63,11 @@ def find_folder(args: argparse.Namespace, key: str) -> "RunFolder":
 
     path = RunFolder(os.path.expanduser(key))
     below = [RunFolder(os.path.join(root, key)) for root in _roots(args) if key.count("/") == 1]
-    there = [folder for folder in (path, *below) if folder.exists()]
-    return there[0] if len(there) == 1 or path in there else find_run(args, key).folder
+    there = {os.path.realpath(f.path): f for f in (path, *below) if f.exists()}
+    if len(there) > 1:  # What is moved or removed must not be the one that was not meant.
+        paths = ", ".join(folder.path for folder in there.values())
+        raise RunNotFoundError(f"Several runs answer to {key!r}: {paths}. Give the whole path.")
+    return next(iter(there.values()), None) or find_run(args, key).folder
 
 
 def _roots(args: argparse.Namespace) -> list[str]:

@@ -5,20 +5,18 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     RUN_HELP,
     add_filters,
-    chosen_runs,
-    find_run,
+    named_or_chosen,
     new_command,
-    registry_of,
     say_problems,
-    why_empty,
 )
 from experiment_tracking.cli.screen import json_out, say
 from experiment_tracking.cli.text import clean
-from experiment_tracking.errors import InvalidValueError, NotFoundError
+from experiment_tracking.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.runset import RunSet
@@ -78,14 +76,18 @@ def add(commands: Any) -> None:
         "--smooth", type=float, metavar="W", help="weight of TensorBoard's smoothing, 0 to 1"
     )
     parser.add_argument("--log", action="store_const", const=True, help="logarithmic values")
-    parser.add_argument("--on", choices=("best", "last"), help="which value of each run")
+    parser.add_argument(
+        "--on",
+        choices=("best", "last", "min", "max", "mean"),
+        help="which value of each run; best is by the metric's goal",
+    )
     add_filters(parser)
 
 
 def plot(args: argparse.Namespace) -> int:
     """Draw the picture and print its path."""
     suffix = _checked(args)
-    runs = _runs(args)
+    runs = named_or_chosen(args)
     figure = _figure(args, runs, "plotly" if suffix == ".html" else None)
     say_problems(runs)
     path = os.path.abspath(os.path.expanduser(args.output))
@@ -120,28 +122,15 @@ def _checked(args: argparse.Namespace) -> str:
     return suffix
 
 
-def _runs(args: argparse.Namespace) -> "RunSet":
-    from experiment_tracking.registry.runset import RunSet
-
-    if not args.runs:
-        registry = registry_of(args)
-        runs = chosen_runs(args, registry)
-        if not runs:
-            raise NotFoundError(why_empty(args, registry))
-        return runs
-    if args.project or args.where or args.status or args.tag:
-        raise InvalidValueError("name runs, or choose them by --project and conditions, not both.")
-    return RunSet([find_run(args, key) for key in args.runs])
-
-
 def _figure(args: argparse.Namespace, runs: "RunSet", engine: str | None) -> Any:
     from experiment_tracking.registry import plots
 
     given = {name: getattr(args, name) for name in ("x", "smooth", "on") if getattr(args, name)}
     if args.by:
-        given["by"] = args.by.split(",") if "," in args.by else args.by
+        names = text.names(args.by)
+        given["by"] = names if len(names) > 1 else names[0]
     if args.kind == "curves":
-        metrics = [name.strip() for name in args.metric.split(",")]
+        metrics = text.names(args.metric)
         return plots.plot_curves(runs, metrics, logy=bool(args.log), engine=engine, **given)
     if args.kind == "scatter":
         (param,) = args.param

@@ -169,6 +169,8 @@ def _storable(value: Any) -> Any:
         return [_storable(entry) for entry in value]
     if isinstance(value, float):
         return to_stored(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)  # most programs that read JSON would make a float of it
     if isinstance(value, str):
         # Half a surrogate pair, from a file name that is not UTF-8, has no place in JSON.
         return value.encode("utf-8", "backslashreplace").decode()

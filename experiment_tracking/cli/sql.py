@@ -53,8 +53,11 @@ def sql(args: argparse.Namespace) -> int:
 
 def _plain(value: Any) -> Any:
     """Turn times, decimals and the like into text, for JSON too."""
-    known = (str, int, float, bool, list, dict, type(None))
-    return value if isinstance(value, known) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def _write(value: Any) -> str:

@@ -12,6 +12,15 @@ NOTHING = "-"
 _SPANS = ((86400.0, "d", 3600.0, "h"), (3600.0, "h", 60.0, "m"), (60.0, "m", 1.0, "s"))
 
 
+def names(words: str) -> list[str]:
+    """Read names divided by commas.
+
+    >>> names("loss, val/acc")
+    ['loss', 'val/acc']
+    """
+    return [name.strip() for name in words.split(",")]
+
+
 def clean(value: object) -> str:
     r"""Return ``value`` as one line of printable text, everything else as its escape.
 

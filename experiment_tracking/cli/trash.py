@@ -1,6 +1,7 @@
 """``experiments rm``, ``restore`` and ``purge``: into the trash, out of it, gone for good."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def rm(args: argparse.Namespace) -> int:
     else:
         for each in moved:
             run = text.clean(f"{each.project}/{each.name}")
-            print(f"{run} is in the trash. Back again: {_restore_line(args, each.key)}")
+            print(f"{run} is in the trash. Back again: {_restore_line(args, each)}")
     return _outcome(problems)
 
 
@@ -99,9 +100,12 @@ def to_json(each: "Trashed") -> dict[str, Any]:
     return {"key": each.key, "run": run, "at": each.at, "by": each.by, "path": each.path}
 
 
-def _restore_line(args: argparse.Namespace, key: str) -> str:
-    root = ["--root", args.root] if args.root else []
-    return text.clean(shlex.join(["experiments", *root, "restore", key]))
+def _restore_line(args: argparse.Namespace, each: "Trashed") -> str:
+    # A run that was named by its path may be of another root.
+    root = each.path.rsplit(os.sep, 4)[0]
+    root = args.root if root == root_of(args) else root
+    words = ["--root", root] if root else []
+    return text.clean(shlex.join(["experiments", *words, "restore", each.key]))
 
 
 def _each(
@@ -136,9 +140,9 @@ def restore(args: argparse.Namespace) -> int:
         return _list(args)
     if args.name is not None and len(args.runs) > 1:
         raise InvalidValueError("--name is for one run. Restore them one by one.")
-    root = _existing_root(args)
-    found = list(dict.fromkeys(trash.find_trashed(root, key) for key in args.runs))
-    paths, problems = _each(found, lambda each: trash.restore(root, each.key, args.name))
+    root = near_root(args)
+    found = trash.find_all_trashed(root, args.runs)
+    paths, problems = _each(found, lambda each: trash.restore(root, each, args.name))
     if args.json:
         json_out([{"path": path} for path in paths])
     else:
@@ -147,9 +151,16 @@ def restore(args: argparse.Namespace) -> int:
     return _outcome(problems)
 
 
-def _existing_root(args: argparse.Namespace) -> str:
+def near_root(args: argparse.Namespace) -> str:
+    """Return the root, which must be a folder of this machine."""
     from experiment_tracking.folder import layout
+    from experiment_tracking.folder.layout import is_url
 
+    if args.root and is_url(args.root):
+        raise InvalidValueError(
+            f"{args.root} is far, and far roots are only read. Do it where that store can be "
+            "written, or sync it to a folder of this machine first: experiments sync"
+        )
     return layout.existing_root(root_of(args))
 
 
@@ -158,7 +169,7 @@ def _list(args: argparse.Namespace) -> int:
     from experiment_tracking.registry.usage import usage
 
     problems: list[Unreadable] = []
-    found = trashed(_existing_root(args), problems)
+    found = trashed(near_root(args), problems)
     sizes = [measured.size_bytes for measured in usage(each.path for each in found)]
     if args.json:
         pairs = zip(found, sizes, strict=True)
@@ -186,7 +197,7 @@ def purge(args: argparse.Namespace) -> int:
 
     if not args.runs and args.older_than is None and not args.all:
         raise InvalidValueError("Say which runs of the trash: RUN, --older-than 30d, or --all.")
-    root = _existing_root(args)
+    root = near_root(args)
     chosen = trash.to_purge(root, args.older_than, args.runs or None)
     size = sum(measured.size_bytes for measured in usage(each.path for each in chosen))
     if chosen and not args.yes and not _confirmed(f"{count(chosen)}, {text.size(size)}"):

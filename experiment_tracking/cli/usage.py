@@ -16,7 +16,7 @@ from experiment_tracking.cli.command import (
 )
 from experiment_tracking.cli.moving import key_of
 from experiment_tracking.cli.screen import Cell, Screen, column_of, json_out, say
-from experiment_tracking.cli.trash import add_older_than, count, to_json
+from experiment_tracking.cli.trash import add_older_than, count, near_root, to_json
 from experiment_tracking.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ def _add_gc(commands: Any) -> None:
         help="the best N runs of each project stay (1); METRIC:max or METRIC:min:N without a goal",
     )
     parser.add_argument(
-        "--keep-tag", action="append", default=[], metavar="T", help="runs with this tag stay"
+        "--keep-tag",
+        action="append",
+        default=[],
+        metavar="T",
+        help="runs with the tag T, or with KEY=VALUE, stay",
     )
     parser.add_argument(
         "--status",
@@ -82,6 +86,7 @@ def du(args: argparse.Namespace) -> int:
     from experiment_tracking.folder import layout
     from experiment_tracking.registry.usage import usage
 
+    near_root(args)
     registry = registry_of(args)
     check_project(registry, args.project)
     problems: list[Unreadable] = []
@@ -165,6 +170,7 @@ def gc(args: argparse.Namespace) -> int:
         raise InvalidValueError(
             "Say which runs may go: --older-than 30d, --keep-best val/loss:5 or --status failed."
         )
+    near_root(args)
     registry = registry_of(args)
     check_project(registry, args.project)
     runs = registry.list_experiments(args.project)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
@@ -22,6 +21,7 @@ from experiment_tracking.cli.command import (
     status_style,
     status_text,
 )
+from experiment_tracking.cli.history import clock
 from experiment_tracking.cli.screen import GAP, Cell, Column, Screen, column_of, fit, json_out, say
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _wanted(words: str | None, record: "RunRecord") -> list[str] | None:
 
     if words is None:
         return None
-    names = [name.strip() for name in words.split(",")]
+    names = text.names(words)
     known = record.metric_names
     return [stored_name(find_metric(name, known) if known else name) for name in names]
 
@@ -195,7 +195,7 @@ def _header(name: str) -> str:
 
 def _written(row: "Row", name: str) -> str:
     if name == "time":
-        return datetime.fromtimestamp(row["time"]).strftime("%H:%M:%S")
+        return clock(row["time"], "%H:%M:%S")
     return _number(row.get(name))
 
 
@@ -313,7 +313,7 @@ def _metric_names(args: argparse.Namespace, seen: Sequence[Mapping[str, Any]]) -
         return [name for name, _ in counts.most_common(_METRICS)]
     from experiment_tracking.registry.columns import find_metric
 
-    names = [name.strip() for name in args.metrics.split(",")]
+    names = text.names(args.metrics)
     return [find_metric(name, counts) if counts else name for name in names]
 
 

@@ -9,6 +9,7 @@ from experiment_tracking.errors import (
     FormatError,
     InvalidNameError,
     InvalidTypeError,
+    InvalidValueError,
     RootNotFoundError,
 )
 from experiment_tracking.folder import io
@@ -278,6 +279,11 @@ def find_root(root: str | os.PathLike[str] | None = None) -> str:
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise InvalidTypeError(f"root must be a path, found {root!r:.60}. Write './experiments'.")
     given = os.fspath(root) if root is not None else os.environ.get(ROOT_VARIABLE)
+    if given and is_url(given):
+        raise InvalidValueError(
+            f"A run is written into a folder of this machine, found {given!r}. Write it locally, "
+            f"then copy it: experiments sync ./experiments {given}. ExperimentRegistry reads there."
+        )
     if given:
         return os.path.abspath(os.path.expanduser(given))
     here = folder = os.getcwd()
@@ -290,6 +296,11 @@ def find_root(root: str | os.PathLike[str] | None = None) -> str:
         if above == folder or folder == home or os.path.lexists(os.path.join(folder, ".git")):
             return os.path.join(here, "experiments")
         folder = above
+
+
+def is_url(root: str | os.PathLike[str]) -> bool:
+    """Tell whether a root is in an object store (``s3://bucket/team``), and no folder."""
+    return "://" in os.fspath(root)
 
 
 def is_root(path: str) -> bool:

@@ -1,6 +1,5 @@
 """Runs that differ only in their seed as one: groups of runs, and what their metrics come to."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry import text_tables
-from experiment_tracking.registry.columns import find_column, find_metric, near
+from experiment_tracking.registry.columns import find_column, find_metric, identity, near
 from experiment_tracking.registry.spread import Spread, t_quantile
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ SPREADS = {
     "ci95": lambda spread: (spread.high - spread.low) / 2,
 }
 """What may stand behind ±."""
-
-MISSING = object()
-"""What a run without a param has in its place; None is a value."""
 
 
 class Measure(NamedTuple):
@@ -241,7 +237,7 @@ class Aggregate(Sequence[Group]):
         x
             ``"step"``, ``"time"``, ``"relative"`` or another metric.
         points
-            The most that the axis has.
+            The most that the axis has, 2 or more.
 
         Raises
         ------
@@ -277,20 +273,16 @@ class Aggregate(Sequence[Group]):
         return columns
 
     def _curves(self, metric: str, x: str) -> list[list["Curve"]]:
-        from experiment_tracking.registry.curves import curves
+        from experiment_tracking.registry.curves import Curve, read_histories, xy
 
-        name = find_metric(metric, self.runs.metric_names())
-        each: list[list[Curve]] = []
-        missing = None
-        for group in self.groups:
-            try:
-                each.append(curves(group.runs, name, x))
-            except MetricNotFoundError as error:  # another group may have it
-                each.append([])
-                missing = error
-        if missing and not any(each):
-            raise missing
-        return each
+        # All at once: in a group that lacks the metric, a name alike would be taken for it.
+        found = read_histories(self.runs, [find_metric(metric, self.runs.metric_names())], x)
+        (name,) = found.wanted
+        points = [xy(columns, name, found.axis) for columns in found.columns]
+        every = [Curve(key, *one) for key, one in zip(self.runs.keys, points, strict=True)]
+        if every and not any(len(curve.x) for curve in every):
+            raise MetricNotFoundError(f"No row here has both {metric!r} and {x!r}.")
+        return [[every[row] for row in group.rows if len(every[row].x)] for group in self.groups]
 
 
 def _shown_numbers(group: Group, metric: str, spread: str) -> tuple[float, float, str]:
@@ -334,8 +326,8 @@ def aggregate(
         What the runs of a group have in common. ``"*-seed"``: all params but ``seed``;
         ``"*-seed-fold"``: but these two. A list of names: ``["lr", "model.depth", "tags.sweep"]``
         these alone, ``["*", "-seed", "-data.seed"]`` all but two; names with dashes can only
-        stand in a list. A name also stands for all params nested below it. A missing param is
-        a value of its own.
+        stand in a list. A name also stands for all params nested below it. A missing param, or
+        None, is a value of its own.
     metrics
         Columns as in :meth:`RunRecord.value`; by default all, with ``on="best"`` all that have
         a goal.
@@ -352,54 +344,42 @@ def aggregate(
         If no run has a metric that was asked for.
     """
     check_number(on)
-    runs, each = with_params(runs)
-    columns, listed = _columns(runs, each, by)
+    runs = with_params(runs)
+    columns, listed = _columns(runs, by)
     names = runs.metric_names()
     measures = _measures(runs, metrics, on, names) if len(runs) else {}
     numbers = {asked: runs.numbers(*measure) for asked, measure in measures.items()}
     groups = [
-        _group(runs, rows, columns, numbers) for rows in _equal_rows(len(runs), columns).values()
+        _group(runs, rows, columns, numbers) for rows in equal_rows(len(runs), columns).values()
     ]
     shown = [name for name in columns if name in listed or varies(columns[name])]
     return Aggregate(runs, groups, shown, measures)
 
 
-def with_params(runs: "RunSet") -> tuple["RunSet", list[Mapping[str, Any]]]:
-    """Return the runs whose params can be read, and these; the others are in ``problems``."""
-    each = runs.flat_params()
+def with_params(runs: "RunSet") -> "RunSet":
+    """Return the runs whose params could be read; the others are in ``problems``."""
+    columns = param_columns(runs).values()
     damaged = {problem.path for problem in runs.problems}
-    rows = [
+    lost = {
         row
-        for row, params in enumerate(each)
-        if params or not damaged or runs[row].folder.path not in damaged
-    ]
-    if len(rows) == len(each):
-        return runs, each
-    return runs.take(rows), [each[row] for row in rows]
+        for row, path in enumerate(runs.table.paths if damaged else ())
+        if path in damaged and all(column[row] is None for column in columns)
+    }
+    return runs.take([row for row in range(len(runs)) if row not in lost]) if lost else runs
 
 
-def identity(value: Any) -> Any:
-    """Return what is equal for equal params: 1 and 1.0 are, 1 and True or "1" are not."""
-    if isinstance(value, (list, dict)):
-        return ("json", json.dumps(_whole_as_int(value), sort_keys=True))
-    if isinstance(value, bool) or value != value:
-        return ("word", str(value))
-    return value
+def param_columns(runs: "RunSet") -> dict[str, list[Any]]:
+    """Return all params of the runs, nested ones under names joined by dots, None where missing.
+
+    Nothing is read for it.
+    """
+    return {name: runs.table.column(f"params.{name}") for name in runs.param_names()}
 
 
-def _whole_as_int(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _whole_as_int(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_whole_as_int(one) for one in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _columns(
-    runs: "RunSet", each: Sequence[Mapping[str, Any]], by: By
-) -> tuple[dict[str, list[Any]], set[str]]:
+def _columns(runs: "RunSet", by: By) -> tuple[dict[str, list[Any]], set[str]]:
     """Return the columns to group by, and which of them were named one by one."""
-    known = list(dict.fromkeys(name for params in each for name in params))
+    params = param_columns(runs)
+    known = list(params)
     taken, dropped = _words(by, known)
     if not len(runs):
         return {}, set()
@@ -408,11 +388,7 @@ def _columns(
     listed = set()
     for word in taken:
         names = known if word == "*" else below(word.removeprefix("params."), known)
-        found = {
-            f"params.{name}": [params.get(name, MISSING) for params in each]
-            for name in names
-            if name not in left_out
-        }
+        found = {f"params.{name}": params[name] for name in names if name not in left_out}
         found = found if names or word == "*" else {word: runs.column(word)}
         columns |= found
         listed |= set() if word == "*" else set(found)
@@ -452,7 +428,8 @@ def _excluded(word: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def _equal_rows(count: int, columns: Mapping[str, Sequence[Any]]) -> dict[Any, list[int]]:
+def equal_rows(count: int, columns: Mapping[str, Sequence[Any]]) -> dict[Any, list[int]]:
+    """Return the rows that are equal in all columns, by what they are equal in."""
     rows: dict[Any, list[int]] = {}
     keys = zip(*(map(identity, column) for column in columns.values()), strict=True)
     for row, key in enumerate(keys if columns else [()] * count):
@@ -467,7 +444,7 @@ def _group(
     numbers: Mapping[str, Sequence[float | None]],
 ) -> Group:
     first = {name: column[rows[0]] for name, column in columns.items()}
-    values = {name: value for name, value in first.items() if value is not MISSING}
+    values = {name: value for name, value in first.items() if value is not None}
     stats = {asked: Spread.of(found[row] for row in rows) for asked, found in numbers.items()}
     return Group(runs, rows, values, stats)
 

@@ -1,5 +1,6 @@
 """What a column's name means: a fact of the run, a param, a tag, or a number of a metric."""
 
+import json
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,6 +127,23 @@ def _param_values(table: "RunTable", name: str) -> list[Any]:
 def _metric_values(table: "RunTable", name: str) -> list[Any]:
     known = names_of(table, "metrics")
     return numbers(table, *find_column(name, known)) if known else [None] * len(table)
+
+
+def identity(value: Any) -> Any:
+    """Return what is equal for equal params: 1 and 1.0 are, 1 and True or "1" are not."""
+    if isinstance(value, (list, dict)):
+        return ("json", json.dumps(_whole_as_int(value), sort_keys=True))
+    if isinstance(value, bool) or value != value:
+        return ("word", str(value))
+    return value
+
+
+def _whole_as_int(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole_as_int(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_whole_as_int(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def find_column(column: str, names: Collection[str]) -> Column:

@@ -10,7 +10,7 @@ from experiment_tracking.folder.rows import Columns, columns_of, read_columns
 from experiment_tracking.folder.values import shown_name, stored_name
 from experiment_tracking.registry.columns import find_metric
 from experiment_tracking.registry.record import RunRecord, bring, brought
-from experiment_tracking.registry.reduce import min_max_rows
+from experiment_tracking.registry.reduce import check_points, min_max_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,9 +86,16 @@ def on_axis(curves: Sequence[Curve], axis: "Array") -> "Array":
 
 
 def common_axis(curves: Iterable[Curve], points: int = 200) -> "Array":
-    """Return an axis for several curves: all their x if no more than ``points``, else even ones."""
+    """Return an axis for several curves: all their x if no more than ``points``, else even ones.
+
+    Raises
+    ------
+    InvalidValueError
+        For fewer than 2 points.
+    """
     import numpy as np
 
+    check_points(points, 2)
     every = [curve.x for curve in curves if len(curve.x)]
     if not every:
         return np.empty(0)

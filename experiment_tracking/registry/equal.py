@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.capture.code import EntryScript, find_project_root, read_code
 from experiment_tracking.errors import DamagedError, InvalidValueError
 from experiment_tracking.folder import io
+from experiment_tracking.registry.aggregate import below, equal_rows, param_columns
 from experiment_tracking.registry.record import RunRecord, flat, note
 from experiment_tracking.registry.runset import RunSet
 
@@ -34,26 +35,38 @@ def equal_runs(
         ``"params"``, ``"code"`` (the files kept in ``code/``), ``"inputs"`` (by name and sha256).
         A run of which that is not known, or cannot be read, is in no group.
     exclude
-        Params that may differ, nested ones joined by dots.
+        Params that may differ, nested ones joined by dots; a name also stands for all below it.
 
     Raises
     ------
     InvalidValueError
         For another word in ``by``.
     """
-    left_out = frozenset(exclude)
+    names, by = runs.param_names(), list(by)
+    left_out = frozenset(name for word in exclude for name in below(word, names))
     keys = {
         "params": lambda run: params_key(run.params, left_out),
         "code": _code,
         "inputs": _inputs,
     }
     reads = [_reader(keys, word) for word in by]
+    runs = _alike(runs, left_out) if "params" in by else runs
     known: list[list[str | None]] = [runs.each(read, None) for read in reads]
     rows: dict[tuple[str | None, ...], list[int]] = {}
     for row, key in enumerate(zip(*known, strict=True)):
         if None not in key:
             rows.setdefault(key, []).append(row)
     return [runs.take(group) for group in rows.values() if len(group) > 1]
+
+
+def _alike(runs: RunSet, left_out: Collection[str]) -> RunSet:
+    """Return the runs of which another may have the same params; nothing is read for it.
+
+    Columns do not tell all: 1.0 from 1, or None from nothing.
+    """
+    columns = {n: column for n, column in param_columns(runs).items() if n not in left_out}
+    groups = equal_rows(len(runs), columns).values()
+    return runs.take(sorted(row for rows in groups if len(rows) > 1 for row in rows))
 
 
 def _reader(

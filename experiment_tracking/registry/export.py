@@ -56,7 +56,7 @@ def export_runs(
     format: str | None = None,  # noqa: A002 (pandas' word for it)
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write runs as one file, a row per run; an earlier file is replaced whole.
+    """Write runs as one file, a row per run; an earlier file is replaced whole, a pipe filled.
 
     Parameters
     ----------
@@ -82,6 +82,10 @@ def export_runs(
     """
     path = os.fspath(path)
     data = encode_runs(runs, format or format_of(path), columns)
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, >(gzip)
+        with open(path, "wb") as pipe:
+            pipe.write(data)
+        return
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     io.replace_file(path, data)
 

@@ -7,10 +7,11 @@ a scan needs of every run; histories, artifacts and models come when they are fi
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
@@ -42,15 +43,12 @@ _HISTORY = "metrics_history.json"
 _NOTE = ".far.json"
 _LARGEST_TAIL_BYTES = 256 * 2**20
 _BATCH = 1000
+_SCRATCH = ".experiments-tmp-"
+_ABANDONED_AFTER_S = 2 * 86400.0
 _EMPTY_BYTES = 4  # of a history without rows
 _STAMPS = ("ETag", "etag", "md5Hash", "checksum")
 _TIMES = ("LastModified", "last_modified", "updated", "modified", "mtime", "created", "ino")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
-
-
-def is_url(text: str | os.PathLike[str]) -> bool:
-    """Tell whether a root is far (``s3://bucket/team``) and no folder of this machine."""
-    return "://" in os.fspath(text)
 
 
 class Stat(NamedTuple):
@@ -326,6 +324,7 @@ class FarRoot:
     def _begin(self) -> None:
         # What is in the store need not be everybody's on this machine.
         os.makedirs(self.path, mode=0o700, exist_ok=True)
+        sweep(self.path)
         marker = os.path.join(self.path, _NOTE)
         if not os.path.exists(marker):
             io.replace_file(marker, orjson.dumps({"url": self.url}))
@@ -399,7 +398,8 @@ class FarRoot:
         with scratch(self.path) as folder:
             # A file of its own: two processes that wrote into one would tear it.
             grown = os.path.join(folder, "grown")
-            copy_beginning(path, grown, start)
+            with open(io.open_for_reading(path), "rb") as here:
+                copy_beginning(here, grown, start)
             with open(grown, "ab") as file:
                 file.write(tail)
             copy.take(name, grown)
@@ -499,13 +499,19 @@ def ensure(*paths: str) -> None:
     """
     wanted: dict[str, list[str]] = {}
     for path in paths:
-        place = path.find(FAR_MARK)
-        if place >= 0:
-            top = place + len(FAR_MARK)
-            wanted.setdefault(path[: top - 1], []).append(path[top:])
+        root, mark, name = path.partition(FAR_MARK)
+        if mark:
+            wanted.setdefault(root + mark[:-1], []).append(name)
     for root, names in wanted.items():
         if far := _root_at(root):
             far.fetch(*names)
+
+
+def url_of(path: str) -> str | None:
+    """Return the URL of the far root in whose copy ``path`` lies; None for what is really here."""
+    root, mark, _ = path.partition(FAR_MARK)
+    far = _root_at(root + mark[:-1]) if mark else None
+    return far.url if far else None
 
 
 _roots: dict[str, FarRoot] = {}
@@ -551,9 +557,9 @@ def read_part(path: str, start: int, end: int) -> bytes:
         io.close(fd)
 
 
-def copy_beginning(source: str, target: str, length: int) -> None:
+def copy_beginning(file: BinaryIO, target: str, length: int) -> None:
     """Copy the first ``length`` bytes of a file into a new one."""
-    with open(io.open_for_reading(source), "rb") as file, open(target, "xb") as copied:
+    with open(target, "xb") as copied:
         while length and (data := file.read(min(length, 2**20))):
             copied.write(data)
             length -= len(data)
@@ -565,11 +571,22 @@ def scratch(root: str) -> Iterator[str]:
     from shutil import rmtree
     from tempfile import mkdtemp
 
-    folder = mkdtemp(prefix=".tmp-", dir=root)
+    folder = mkdtemp(prefix=_SCRATCH, dir=root)
     try:
         yield folder
     finally:
         rmtree(folder, ignore_errors=True)
+
+
+def sweep(root: str) -> None:
+    """Delete what killed processes have left of :func:`scratch`."""
+    from shutil import rmtree
+
+    oldest = time.time() - _ABANDONED_AFTER_S
+    with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(_SCRATCH) and entry.stat().st_mtime < oldest:
+                rmtree(entry.path, ignore_errors=True)
 
 
 def _folders(path: str) -> list[str]:

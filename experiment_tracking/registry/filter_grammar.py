@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError
 from experiment_tracking.folder.liveness import STATUSES
+from experiment_tracking.registry.columns import RUN_COLUMNS
 from experiment_tracking.registry.filter_values import to_duration_s, to_moment, to_number
 
 MAX_CHARACTERS = 2**18
@@ -74,10 +75,6 @@ _KINDS = {
     "param": "params", "params": "params", "parameter": "params", "parameters": "params",
     "metric": "metrics", "metrics": "metrics", "tag": "tags", "tags": "tags",
 }  # fmt: skip
-_RUN_COLUMNS = frozenset(
-    "name project id status status_note created_at ended_at duration_s notes group parent commit "
-    "rerun_of imported_from".split()
-)
 _SYNONYMS = {"duration": "duration_s", "git.commit": "commit"}
 _OF_MLFLOW = {"run_name": "name", "run_id": "id", "start_time": "created_at",
               "end_time": "ended_at"}  # fmt: skip
@@ -219,9 +216,11 @@ class _Parser:
         if name.lower() not in _FUNCTIONS:
             what = f"No function is called {name:.40}"
             raise self._mistake(at, f"{what}. There are: {', '.join(_FUNCTIONS)}.")
-        metric, at = _column(self._written_name()).removeprefix("metrics."), self._start
+        metric, at = self._written_name(), self._start
         if not self._take(_CLOSE):
             raise self._expected(")")
+        kind, _, rest = metric.partition(".")
+        metric = rest if rest and _KINDS.get(kind) == "metrics" else metric
         return f"metrics.{metric}:{name.lower()}", at
 
     def _written_name(self) -> str:
@@ -355,7 +354,7 @@ def _column(name: str) -> str:
         return f"{_KINDS[kind]}.{rest}"
     if dot and kind in ("attribute", "attributes", "attr", "run"):
         column = _OF_MLFLOW.get(rest, _SYNONYMS.get(rest, rest))
-        return column if column in _RUN_COLUMNS else name
+        return column if column in RUN_COLUMNS else name
     return _SYNONYMS.get(name, name)
 
 

@@ -1,5 +1,6 @@
 """Rows of histories as pandas tables."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,7 +81,9 @@ def record_frame(
     frame = _frame(found, rows, attempts, ranks, every_row=asked is None)
     if axis is not None:
         frame = _along(frame, _axis_column(found, _taken(found)))
-    return frame if points is None else _thinned(frame, _metric_columns(found).values(), points)
+    if points is not None:
+        frame = frame[_kept(frame, found, points, is_mean=ranks == "mean")]
+    return frame.reset_index(drop=True)
 
 
 def _look_further(
@@ -98,6 +101,7 @@ def _look_further(
 def _frame(
     found: Histories, rows: Sequence[Row], attempts: str, ranks: int | str, every_row: bool
 ) -> "pd.DataFrame":
+    """Return a frame whose index says which rows of the columns they are, but for means."""
     import pandas as pd
 
     columns = found.columns[0]
@@ -110,7 +114,7 @@ def _frame(
     table.setdefault(_axis_column(found, _taken(found)), axis_of(columns, found.axis))
     frame = pd.DataFrame(table, copy=False)
     shown = ~columns.gone if every_row else columns.rows_with(found.wanted)
-    frame = frame if shown.all() else frame[shown].reset_index(drop=True)
+    frame = frame if shown.all() else frame[shown]
     return frame.groupby("step", as_index=False).mean() if ranks == "mean" else frame
 
 
@@ -137,20 +141,23 @@ def _column(stored: str, name: str, taken: Collection[str]) -> str:
 
 
 def _along(frame: "pd.DataFrame", axis: str) -> "pd.DataFrame":
-    ordered = frame[frame[axis].notna()].sort_values(axis, kind="stable", ignore_index=True)
+    ordered = frame[frame[axis].notna()].sort_values(axis, kind="stable")
     return ordered[[axis, *(name for name in frame if name != axis)]]
 
 
-def _thinned(frame: "pd.DataFrame", metrics: Collection[str], points: int) -> "pd.DataFrame":
+def _kept(frame: "pd.DataFrame", found: Histories, points: int, *, is_mean: bool) -> "Array":
+    """Tell which rows show each metric's shape: shape ``(len(frame),)``."""
     import numpy as np
 
-    share = max(min(points, _LEAST_POINTS), points // max(len(metrics), 1))
+    share = max(min(points, _LEAST_POINTS), points // max(len(found.wanted), 1))
     kept = np.zeros(len(frame), dtype=bool)
-    for name in metrics:
+    for stored, name in _metric_columns(found).items():
         values = frame[name].to_numpy()
-        has = np.flatnonzero(~np.isnan(values))
+        # A NaN that was logged is a point like any other: the curve has gone astray there.
+        logged = ~np.isnan(values) if is_mean else found.columns[0].rows_with([stored])[frame.index]
+        has = np.flatnonzero(logged)
         kept[has[min_max_rows(values[has], share)]] = True
-    return frame[kept].reset_index(drop=True)
+    return kept
 
 
 # ---------------------------------------------------------------------- many runs
@@ -179,7 +186,7 @@ def long_frame(
     cells = _Long(*map(np.concatenate, zip(*parts, strict=True)))
     counts = [len(part.value) for part in parts[1:]]
     table: dict[str, Any] = {
-        "run": pd.Series([record.key for record in runs]).repeat(counts).array,
+        "run": pd.Series(_labels(runs)).repeat(counts).array,
         "step": cells.step,
         "time": cells.time,
         "metric": pd.Series(list(found.wanted.values())).take(cells.metric).array,
@@ -239,7 +246,7 @@ def wide_frame(
 
     asked = _as_list(metrics)
     found = read_histories(runs, asked, axis)
-    labels = [(record.key, name) for record in runs for name in found.wanted.values()]
+    labels = [(run, name) for run in _labels(runs) for name in found.wanted.values()]
     curves = [
         Curve(record.key, *xy(columns, name, found.axis))
         for record, columns in zip(runs, found.columns, strict=True)
@@ -256,6 +263,15 @@ def wide_frame(
     else:
         columns = pd.MultiIndex.from_tuples(labels, names=["run", "metric"])
     return pd.DataFrame(table.T, index=pd.Index(index, name=axis), columns=columns)
+
+
+def _labels(runs: "RunSet") -> list[str]:
+    """Return the key of each run; its path where runs of several roots have the same."""
+    counts = Counter(runs.keys)
+    return [
+        path if counts[key] > 1 else key
+        for key, path in zip(runs.keys, runs.column("path"), strict=True)
+    ]
 
 
 def _exactly(curves: Sequence[Curve], index: "Array") -> "Array":

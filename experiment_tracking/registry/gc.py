@@ -73,7 +73,7 @@ def gc(
     runs: Iterable[RunRecord],
     older_than_days: float | None = None,
     keep_best: str | tuple[str, int] | None = None,
-    keep_tags: Iterable[str] = (),
+    keep_tags: Iterable[str] | str = (),
     statuses: Iterable[str] = ENDED_BADLY,
 ) -> Plan:
     """Find runs that may go; a run goes if every condition lets it.
@@ -89,7 +89,7 @@ def gc(
         the best five; ``"reward:max"``, ``"reward:max:5"`` for one without a goal. Each run
         counts with its own best value, whatever its status.
     keep_tags
-        Runs with one of these tags stay.
+        Runs with one of these tags stay; a word, or ``key=value``.
     statuses
         Only runs of these statuses go; by default what did not end well.
 
@@ -109,7 +109,7 @@ def gc(
     problems: list[Unreadable] = []
     records = list(runs)
     best = _places(records, _to_best(keep_best), problems) if keep_best else {}
-    tags = set(keep_tags)
+    tags = {keep_tags} if isinstance(keep_tags, str) else set(keep_tags)
 
     def judged(run: RunRecord) -> Verdict:
         kept = _by_status(run, wanted) or _by_age(run, older_than_days) or _by_tags(run, tags)
@@ -159,8 +159,9 @@ def _by_age(run: RunRecord, older_than_days: float | None) -> str | None:
     return None if days > older_than_days else f"ended {days:.1f} days ago"
 
 
-def _by_tags(run: RunRecord, tags: set[str]) -> str | None:
-    found = sorted(tags.intersection(run.tags))
+def _by_tags(run: RunRecord, tags: Iterable[str]) -> str | None:
+    borne = {*run.tags, *(f"{key}={value}" for key, value in run.tags.items())}
+    found = sorted(borne.intersection(tags))
     return f"tag {found[0]}" if found else None
 
 
@@ -170,11 +171,11 @@ def _why_it_goes(run: RunRecord) -> str:
 
 
 def _ended(run: RunRecord) -> datetime | None:
-    if run.status not in FINAL and (seen := read_heartbeat(run.folder.heartbeat)):
-        return datetime.fromtimestamp(seen[1], UTC)
     try:
+        if run.status not in FINAL and (seen := read_heartbeat(run.folder.heartbeat)):
+            return datetime.fromtimestamp(seen[1], UTC)
         moment = datetime.fromisoformat(run.ended_at or run.created_at or "")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, OSError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

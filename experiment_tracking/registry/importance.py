@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError, MissingPackageError
 from experiment_tracking.registry.aggregate import (
-    MISSING,
     below,
     check_number,
-    identity,
     measure_of,
+    param_columns,
     varies,
     with_params,
 )
+from experiment_tracking.registry.columns import identity
 from experiment_tracking.registry.record import flat
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class ParamImportance(NamedTuple):
     param: str
     importance: float
     correlation: float
-    """Spearman's rank correlation with the metric, -1 to 1; NaN for params that are no numbers."""
+    """Spearman's rank correlation with the metric, -1 to 1; NaN for params that are no numbers, or
+    of which fewer than 4 runs, or one value, are known."""
 
 
 class Importance(Sequence[ParamImportance]):
@@ -136,8 +137,8 @@ def importance(
         many values (Strobl et al., BMC Bioinformatics 8:25, 2007). Needs scikit-learn; the same
         runs give the same numbers.
         ``"correlation"``: the strength of Spearman's rank correlation, 0 to 1; for params that
-        are no numbers the root of the share of the ranks' variance between their values,
-        adjusted for how many these are.
+        have none the root of the share of the ranks' variance between their values, adjusted for
+        how many these are; not to have a param counts as a value.
         By default the forest where scikit-learn is installed.
 
     Raises
@@ -180,18 +181,18 @@ def _checked(method: str | None) -> str:
 
 def _observed(runs: "RunSet", metric: str, on: str) -> tuple[dict[str, list[Any]], Sequence[float]]:
     """Return the varying params and the metric's values of the runs that have one."""
-    runs, each = with_params(runs)
+    runs = with_params(runs)
     numbers = runs.numbers(*measure_of(runs, metric, on, runs.metric_names()))
-    rows = [row for row, n in enumerate(numbers) if n is not None and math.isfinite(n)]
-    if len(rows) < _FEWEST:
+    finite = {row: n for row, n in enumerate(numbers) if n is not None and math.isfinite(n)}
+    if len(finite) < _FEWEST:
         raise InvalidValueError(
             f"Importance needs at least {_FEWEST} runs with a finite value of {metric!r}, found "
-            f"{len(rows)}."
+            f"{len(finite)}."
         )
-    names = dict.fromkeys(name for row in rows for name in each[row])
-    columns = {name: [each[row].get(name, MISSING) for row in rows] for name in names}
+    every = param_columns(runs).items()
+    columns = {name: [column[row] for row in finite] for name, column in every}
     varying = {name: column for name, column in columns.items() if varies(column)}
-    return varying, [float(n) for n in numbers if n is not None and math.isfinite(n)]
+    return varying, list(finite.values())
 
 
 # ---------------------------------------------------------------------- encoding
@@ -202,7 +203,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_numeric(column: Sequence[Any]) -> bool:
-    return all(value is MISSING or _is_number(value) for value in column)
+    return all(value is None or _is_number(value) for value in column)
 
 
 def _codes(column: Sequence[Any]) -> list[int]:
@@ -211,8 +212,8 @@ def _codes(column: Sequence[Any]) -> list[int]:
     Trees only ask for an order, so nothing is lost, and no number is too large for them.
     """
     is_numeric = _is_numeric(column)
-    keys = [value if is_numeric or value is MISSING else identity(value) for value in column]
-    values = dict.fromkeys(key for key in keys if key is not MISSING)
+    keys = [value if is_numeric else identity(value) for value in column]
+    values = dict.fromkeys(key for key in keys if key is not None)
     places = {key: place for place, key in enumerate(sorted(values) if is_numeric else values)}
     return [places.get(key, -1) for key in keys]
 
@@ -221,17 +222,17 @@ def _codes(column: Sequence[Any]) -> list[int]:
 
 
 def _correlation(column: Sequence[Any], values: Sequence[float]) -> float:
-    """Return Spearman's rank correlation over the runs that have the param."""
+    """Return Spearman's rank correlation over the runs that have the param, NaN for too few."""
     import numpy as np
 
     if not _is_numeric(column):
         return math.nan
-    has = [row for row, value in enumerate(column) if value is not MISSING]
+    has = [row for row, value in enumerate(column) if value is not None]
     x = _ranks([column[row] for row in has])
     y = _ranks([values[row] for row in has])
-    if not (x.std() and y.std()):
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
+    if len(has) < _FEWEST or not x.std():
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1]) if y.std() else 0.0
 
 
 def _eta(column: Sequence[Any], values: Sequence[float]) -> float:
@@ -347,36 +348,28 @@ def neighbours(
         If no run has the metric.
     """
     check_number(on)
-    ours = _counted(flat(record.params), ignore)
-    runs, each = with_params(runs)
+    ours = flat(record.params)
+    runs = with_params(runs)
     numbers = _changes(runs, record, metric, on)
-    found = []
-    for row, params in enumerate(each):
-        theirs = _counted(params, ignore)
-        names = _different(ours, theirs)
-        if len(names) == 1:
-            (name,) = names
-            pair = theirs.get(name), ours.get(name)
-            found.append(Neighbour(runs[row], name, *pair, numbers[row]))
-    scales = {name: _scale(name, [ours, *each]) for name in {one.param for one in found}}
+    columns = dict.fromkeys(ours, [None] * len(runs)) | param_columns(runs)
+    left_out = {name for word in ignore for name in below(word, columns)}
+    differing: list[list[str]] = [[] for _ in range(len(runs))]
+    for name in columns.keys() - left_out:
+        known = identity(ours.get(name))
+        for names, value in zip(differing, columns[name], strict=True):
+            if identity(value) != known:
+                names.append(name)
+    found = [
+        Neighbour(runs[row], names[0], columns[names[0]][row], ours.get(names[0]), numbers[row])
+        for row, names in enumerate(differing)
+        if len(names) == 1
+    ]
+    scales = {name: _scale([ours.get(name), *columns[name]]) for name in {n.param for n in found}}
     return sorted(found, key=lambda one: _steps(scales[one.param], one.theirs, one.ours))
 
 
-def _counted(params: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
-    left_out = {name for word in ignore for name in below(word, params)}
-    return {name: value for name, value in params.items() if name not in left_out}
-
-
-def _different(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    return [
-        name
-        for name in {**ours, **theirs}
-        if identity(ours.get(name, MISSING)) != identity(theirs.get(name, MISSING))
-    ]
-
-
-def _scale(name: str, each: Sequence[Mapping[str, Any]]) -> list[Any]:
-    return sorted({params[name] for params in each if _is_number(params.get(name))})
+def _scale(values: Sequence[Any]) -> list[Any]:
+    return sorted({value for value in values if _is_number(value)})
 
 
 def _steps(scale: Sequence[Any], a: Any, b: Any) -> float:

@@ -9,7 +9,7 @@ from experiment_tracking.folder import io
 from experiment_tracking.folder.cursor import HistoryCursor, Place, mark
 from experiment_tracking.folder.history import START, Row, parse
 from experiment_tracking.folder.layout import RunFolder
-from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.record import RunRecord, bring, brought
 from experiment_tracking.registry.summary import CLOSING_BYTES, read_summary
 
 _WINDOW_BYTES = 64 * 1024
@@ -43,7 +43,7 @@ def last_rows(
         If the history is no regular file or cannot be read now. A missing one has no rows.
     """
     try:
-        fd = io.open_for_reading(folder.history())
+        fd = io.open_for_reading(brought(folder.history()))
     except FileNotFoundError:
         return []
     try:
@@ -99,8 +99,9 @@ def follow(
         One or more rows, in file order.
     """
     place = _digested(record.folder)
-    cursor = HistoryCursor(record.folder.history(), place)
-    is_running = record.refresh().status == "running"
+    cursor = HistoryCursor(brought(record.folder.history()), place)
+    is_running = _is_running(record)
+    bring([record.folder.history()])
     rows = last_rows(record.folder, count, metrics, place.offset) if place.rows else []
     for piece in _up_to_now(cursor, record.folder, settled=not is_running):
         rows = [*rows, *having(piece, metrics)]
@@ -109,13 +110,19 @@ def follow(
         if rows:
             yield rows
         # Looked at before the rows: what it wrote at last is then among them.
-        is_running = record.refresh().status == "running"
+        is_running = _is_running(record)
+        bring([record.folder.history()])
         placed = cursor.next(_AT_ONCE, settled=not is_running)
         rows = having([each.row for each in placed], metrics)
         if not placed and not is_running:
             return
         if not placed:
             time.sleep(interval_s)
+
+
+def _is_running(record: RunRecord) -> bool:
+    bring([record.folder.summary, record.folder.heartbeat])
+    return record.refresh().status == "running"
 
 
 def _up_to_now(cursor: HistoryCursor, folder: RunFolder, *, settled: bool) -> Iterator[list[Row]]:

@@ -20,6 +20,7 @@ from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import status_of
+from experiment_tracking.registry.far import url_of
 from experiment_tracking.registry.record import RunRecord
 
 TRASH = "_trash"
@@ -105,6 +106,11 @@ def check_movable(folder: RunFolder, force: bool = False) -> None:
         raise InvalidValueError(f"{folder.path} is a link to {target}. Move that, or the link.")
     if TRASH in folder.path.split(os.sep)[-4:-1]:
         raise InvalidValueError(f"{folder.path} is in the trash. Restore it: experiments restore.")
+    if url := url_of(folder.path):
+        raise InvalidValueError(
+            f"Run {folder.project}/{folder.name} lies in {url}, and far roots are only read. Do it "
+            "where that store can be written, or sync it to a folder of this machine first."
+        )
     if not force:
         check_ended(folder)
 

@@ -54,7 +54,7 @@ def lttb(x: "Array", y: "Array", points: int) -> "tuple[Array, Array]":
     """
     import numpy as np
 
-    _check_points(points, 3)
+    check_points(points, 3)
     if len(y) <= points:
         return x, y
     finite = np.isfinite(x.astype(float)) & np.isfinite(y)
@@ -67,7 +67,7 @@ def min_max_rows(y: "Array", points: int) -> "Array":
     """Return which points :func:`min_max` keeps, ascending."""
     import numpy as np
 
-    _check_points(points, 4)
+    check_points(points, 4)
     count = len(y)
     if count <= points:
         return np.arange(count)
@@ -110,6 +110,7 @@ def _lttb_rows(x: "Array", y: "Array", points: int) -> "Array":
     return rows
 
 
-def _check_points(points: int, least: int) -> None:
+def check_points(points: int, least: int) -> None:
+    """Refuse to draw a curve by too few points."""
     if points < least:
         raise InvalidValueError(f"points must be {least} or more, found {points!r}.")

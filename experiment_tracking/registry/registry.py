@@ -133,7 +133,7 @@ class ExperimentRegistry:
         InvalidValueError
             If a filter cannot be read, or names a column that no run has.
         """
-        order = [order_by] if isinstance(order_by, str) else order_by or ["created_at"]
+        order = [order_by] if isinstance(order_by, str) else order_by or []
         found = self._scan(project, refresh).filter(where, status, tags, **equal)
         return found.order_by(*order).limit(limit)
 
@@ -396,7 +396,8 @@ class ExperimentRegistry:
     # ------------------------------------------------------------------ finding
 
     def _to_root(self, root: Path | None) -> str:
-        if root is None or "://" not in os.fspath(root):
+        root = os.environ.get(layout.ROOT_VARIABLE) if root is None else root
+        if root is None or not layout.is_url(root):
             return layout.existing_root(root)
         from experiment_tracking.registry.far import FarRoot
         from experiment_tracking.registry.progress import Progress
@@ -431,7 +432,7 @@ class ExperimentRegistry:
             tables = [
                 read_runs(_paths(root, project), root, refresh, progress) for root in self.roots
             ]
-        runs = RunSet(reduce(operator.add, tables))
+        runs = RunSet(reduce(operator.add, tables).oldest_first())
         self.problems = runs.problems
         self.problems += problems
         return runs
@@ -462,9 +463,6 @@ class ExperimentRegistry:
 
     def _named(self, key: str) -> list[str]:
         """Paths of the runs that bear the name, or lie at the path."""
-        path = RunFolder(os.path.expanduser(key))
-        if os.path.isdir(path.path) and path.exists():
-            return [path.path]
         project, _, name = key.rpartition("/")
         found = [
             RunFolder(os.path.join(root, each, name))
@@ -472,7 +470,10 @@ class ExperimentRegistry:
             for each in layout.iter_projects(root)
             if project in ("", each)
         ]
-        return [folder.path for folder in found if name and name[0] not in "._" and folder.exists()]
+        paths = [f.path for f in found if name and name[0] not in "._" and f.exists()]
+        path = RunFolder(os.path.expanduser(key))
+        # A name first: what lies below the working folder is not what a given root was asked for.
+        return paths or ([path.path] if os.path.isdir(path.path) and path.exists() else [])
 
     def _not_one(self, key: str, paths: Sequence[str]) -> str:
         if paths:

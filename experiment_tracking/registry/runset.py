@@ -1,6 +1,7 @@
 """Several runs: a sequence that filters, orders, ranks and turns into a table."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,9 +12,9 @@ from experiment_tracking.errors import (
     MetricNotFoundError,
 )
 from experiment_tracking.folder.liveness import STATUSES
-from experiment_tracking.folder.values import to_tags
+from experiment_tracking.folder.values import to_plain, to_stored, to_tags
 from experiment_tracking.registry import columns
-from experiment_tracking.registry.columns import find_metric
+from experiment_tracking.registry.columns import find_metric, identity
 from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
 from experiment_tracking.registry.table import RunTable
 
@@ -74,7 +75,15 @@ class RunSet(Sequence[RunRecord]):
         return self._record(rows) if isinstance(rows, int) else self.take(rows)
 
     def __add__(self, other: Iterable[RunRecord]) -> "RunSet":
-        return RunSet([*self, *other], self.problems)
+        others = other if isinstance(other, RunSet) else RunSet(other)
+        problems = self.problems
+        if others.problems and others.problems is not problems:
+            problems = list(dict.fromkeys([*problems, *others.problems]))
+        if self._table is None or others._table is None:
+            return RunSet([*self, *others], problems)
+        runs = RunSet(self._table + others._table, problems)
+        runs._records = self._records + others._records
+        return runs
 
     def __repr__(self) -> str:
         names = ", ".join(self[:5].names) + (", …" if len(self) > 5 else "")
@@ -103,6 +112,8 @@ class RunSet(Sequence[RunRecord]):
         **equal
             Columns and the value that each must have, or a list of values of which it must have
             one: ``lr=0.1``, ``optimizer=["adam", "sgd"]``, ``**{"params.model.depth": 3}``.
+            Given as to ``log_params``: numpy's numbers, enums and paths are known by what they
+            are kept as. True is not 1, and NaN is NaN.
         """
         runs = self
         if status is not None:
@@ -128,8 +139,7 @@ class RunSet(Sequence[RunRecord]):
         if isinstance(where, str):
             from experiment_tracking.registry.query import parse
 
-            asked = parse(where)
-            kept = asked.keep(self.column, len(self)) if self else []
+            kept = parse(where).keep(self.column, len(self))
         elif callable(where):
             kept = self.each(where, False)
         else:
@@ -142,18 +152,22 @@ class RunSet(Sequence[RunRecord]):
     def order_by(self, *names: str) -> "RunSet":
         """Sort by columns, the first counts most; ``-`` before one for the highest first.
 
-        Numbers come before text, runs without a value last; equal ones stay in their order.
+        Numbers come before text, also with ``-``, runs without a value last; equal ones stay in
+        their order.
 
         Raises
         ------
         InvalidValueError
             If no run has such a column.
         """
+        if not names:
+            return self
         rows = list(range(len(self)))
         for name in reversed(names if self else ()):
             values = self.column(name.removeprefix("-"))
             has = [row for row in rows if _is_value(values[row])]
             has.sort(key=lambda row: _sortable(values[row]), reverse=name.startswith("-"))
+            has.sort(key=lambda row: _sortable(values[row])[0])
             rows = has + [row for row in rows if not _is_value(values[row])]
         return self.take(rows)
 
@@ -163,7 +177,7 @@ class RunSet(Sequence[RunRecord]):
             raise InvalidTypeError(f"limit must be a whole number or None, found {count!r:.60}.")
         if count is not None and count < 0:
             raise InvalidValueError(f"limit must be 0 or more, found {count}.")
-        return self[:count]
+        return self if count is None else self[:count]
 
     def group_by(self, *names: str) -> "dict[Any, RunSet]":
         """Divide the runs by the values of columns.
@@ -173,10 +187,12 @@ class RunSet(Sequence[RunRecord]):
         dict
             From each value (a tuple of values for several columns) to the runs that have it,
             numbers before text and runs without a value last. Lists and dicts are keyed by
-            their JSON.
+            their JSON. Without a column all runs are one group, of ``()``.
         """
         columns = [[_hashable(value) for value in self.column(name)] for name in names]
-        keys: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        keys: list[Any] = [()] * len(self)
+        if names:
+            keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         rows: dict[Any, list[int]] = {}
         for row, key in enumerate(keys):
             rows.setdefault(key, []).append(row)
@@ -278,13 +294,14 @@ class RunSet(Sequence[RunRecord]):
 
     # ------------------------------------------------------------------ what they come to
 
-    def to_frame(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    def to_frame(self, columns: str | Sequence[str] | None = None) -> "pd.DataFrame":
         """Return a table with a row per run.
 
         Parameters
         ----------
         columns
-            Some of the columns below alone, and any other that :meth:`column` takes.
+            Some of the columns below alone, and any other that :meth:`column` takes; one or
+            several.
 
         Returns
         -------
@@ -297,7 +314,8 @@ class RunSet(Sequence[RunRecord]):
 
         if columns is None:
             return self.table.to_frame()
-        return to_frame({name: self.column(name) for name in columns})
+        names = [columns] if isinstance(columns, str) else columns
+        return to_frame({name: self.column(name) for name in names})
 
     def best(self, metric: str, mode: str | None = None, on: str = "best") -> RunRecord:
         """Return the run with the best value; see ``ExperimentRegistry.best``."""
@@ -379,10 +397,16 @@ def _is_value(value: Any) -> bool:
 
 
 def _is_one_of(wanted: Any) -> Callable[[Any], bool]:
-    if isinstance(wanted, (list, tuple, set, frozenset)):
-        options = list(wanted)
-        return lambda value: value == wanted or value in options
-    return lambda value: value is None if wanted is None else bool(value == wanted)
+    if hasattr(wanted, "tolist"):  # an array, or one of its numbers
+        wanted = wanted.tolist()
+    several = isinstance(wanted, (list, tuple, set, frozenset, range))
+    options = {_as_kept(to_plain(one)) for one in (wanted, *(wanted if several else ()))}
+    return lambda value: _as_kept(value) in options
+
+
+def _as_kept(value: Any) -> Any:
+    # Params have their NaN and infinities as text, metrics as numbers.
+    return identity(to_stored(value) if isinstance(value, float) else value)
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
@@ -395,7 +419,9 @@ def _key_order(key: Any) -> Any:
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
+    if isinstance(value, (list, dict)):
+        return json.dumps(value)
+    return value if value == value else math.nan  # one NaN is equal to itself as a key
 
 
 def _side(mode: str) -> str:

@@ -1,6 +1,7 @@
 """Questions in SQL about runs, answered by DuckDB in memory."""
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MissingPackageError
@@ -33,9 +34,11 @@ def sql(runs: "RunSet", query: str) -> "pd.DataFrame":
     query
         One statement of DuckDB's SQL, with two tables. ``runs``: a row per run, columns as in
         ``RunSet.to_frame`` and the further run columns; names with dots stand in double quotes
-        (``"params.lr"``, ``"metrics.val/loss"``). ``history``: a row per number logged, ``run``
-        (``project/name``), ``id``, ``metric``, ``step``, ``time`` (Unix seconds), ``value``; read
-        only if the query has that word, and then of all the runs, into memory.
+        (``"params.lr"``, ``"metrics.val/loss"``), and those that differ in case alone have a number
+        behind them (``"params.LR#17"``), as SQL takes one for the other. ``history``: a row per
+        number logged, ``run`` (``project/name``), ``id``, ``metric``, ``step``, ``time`` (Unix
+        seconds), ``value``; read only if the query has that word, and then of all the runs, into
+        memory.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def sql_table(runs: "RunSet", query: str) -> "pa.Table":
     with duckdb.connect(":memory:") as connection:
         for setting in _SETTINGS:
             connection.execute(setting)
-        connection.register("runs", runs_table(runs))
+        connection.register("runs", _told_apart(runs_table(runs)))
         if _HISTORY.search(query):
             connection.register("history", history_table(runs))
         try:
@@ -75,6 +78,31 @@ def sql_table(runs: "RunSet", query: str) -> "pa.Table":
             raise InvalidValueError(_why_refused(error)) from error
     if table is None:
         raise InvalidValueError("The query gives no table. Write a SELECT; nothing can be changed.")
+    return _plain_numbers(table)
+
+
+def _told_apart(table: "pa.Table") -> "pa.Table":
+    """Put numbers behind names that differ in case alone: SQL takes one for the other."""
+    counts = Counter(name.lower() for name in table.column_names)
+    names = [
+        f"{name}#{place}" if counts[name.lower()] > 1 else name
+        for place, name in enumerate(table.column_names)
+    ]
+    return table.rename_columns(names)
+
+
+def _plain_numbers(table: "pa.Table") -> "pa.Table":
+    """Turn decimals, as which DuckDB gives a sum of integers, into integers and floats."""
+    import pyarrow as pa
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            kind = pa.int64() if field.type.scale == 0 else pa.float64()
+            try:
+                column = table.column(place).cast(kind)
+            except pa.ArrowInvalid:  # beyond 64 bits
+                continue
+            table = table.set_column(place, field.name, column)
     return table
 
 

@@ -179,7 +179,7 @@ class RunSummary:
 
     @property
     def imported_from(self) -> str | None:
-        """What kind of store it was imported from, such as ``mlflow``; None for a run of our own."""
+        """What kind of store it was imported from, such as ``mlflow``; None for our own runs."""
         origin = self.summary.get("imported_from")
         return str(origin.get("kind")) if isinstance(origin, Mapping) else None
 

@@ -1,7 +1,8 @@
 """Copy runs from one root to another, near or far: only what differs, and nothing is deleted."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from experiment_tracking.errors import (
     RunNotFoundError,
 )
 from experiment_tracking.folder import io, layout
-from experiment_tracking.folder.documents import MAX_BYTES, read_document
+from experiment_tracking.folder.documents import MAX_BYTES
+from experiment_tracking.folder.liveness import FINAL
 from experiment_tracking.registry.columns import near
 from experiment_tracking.registry.far import (
     OVERLAP_BYTES,
@@ -26,12 +28,12 @@ from experiment_tracking.registry.far import (
     folder_for,
     grows,
     is_run_file,
-    is_url,
     read_part,
     scratch,
+    sweep,
     telling,
 )
-from experiment_tracking.registry.record import CLOSING_BYTES
+from experiment_tracking.registry.record import CLOSING_BYTES, Unreadable
 
 Root = str | os.PathLike[str]
 
@@ -39,7 +41,7 @@ _SUMMARY = "summary.json"
 _HISTORY = "metrics_history.json"
 _BLOCK_BYTES = 4 * 2**20
 _WORKERS = 8
-_SAVE_EVERY = 100
+_SAVE_EVERY_S = 10.0
 
 
 class Synced(NamedTuple):
@@ -89,7 +91,8 @@ def sync(
     Returns
     -------
     list of Synced
-        One per run of the source, in the order of their names.
+        One per run of the source, in the order of their names; then one per name in a far root
+        that no file may bear.
 
     Raises
     ------
@@ -110,29 +113,31 @@ def sync(
     side = _side(source)
     side.check_exists()
     work = _Sync(side, _side(target), dry_run)
-    wanted = _chosen(list(work.listed), runs, project, os.fspath(source))
+    wanted = _chosen(side.keys(), runs, project, os.fspath(source))
     done: list[Synced] = []
+    saved_at = time.monotonic()
     try:
         for outcome in _in_order(work.one, wanted, _WORKERS if work.is_far else 1):
             done.append(outcome)
             if progress:
                 progress(len(done), len(wanted))
-            if len(done) % _SAVE_EVERY == 0:
+            if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 work.save()
+                saved_at = time.monotonic()
     finally:
         work.save()
-    return done
+    return done + [Synced(each.path, "refused", reason=each.reason) for each in side.refused]
 
 
 def _check_roots(source: Root, target: Root) -> None:
-    far = is_url(source), is_url(target)
-    if all(far):
+    if layout.is_url(source) and layout.is_url(target):
         raise InvalidValueError(
             f"{source} and {target} are both far. Sync to a folder first, and from there."
         )
-    if any(far):
+    roots = [os.fspath(root).removeprefix("file://") for root in (source, target)]
+    if any(map(layout.is_url, roots)):
         return
-    a, b = (os.path.join(os.path.realpath(os.path.expanduser(r)), "") for r in (source, target))
+    a, b = (os.path.join(os.path.realpath(os.path.expanduser(root)), "") for root in roots)
     if a.startswith(b) or b.startswith(a):
         raise InvalidValueError(f"{target} cannot be a copy of {source}: one lies in the other.")
 
@@ -171,41 +176,45 @@ def _in_order(work: Callable[[str], Synced], keys: Sequence[str], workers: int) 
 
 
 class _Sync:
-    """The two sides, what they hold, and what is known to be equal."""
+    """The two sides, and what is known to be equal."""
 
     def __init__(self, source: "_Folder | _Far", target: "_Folder | _Far", dry_run: bool) -> None:
         self._source, self._target, self._dry_run = source, target, dry_run
         self.is_far = isinstance(source, _Far) or isinstance(target, _Far)
-        self.listed = source.runs()
-        self._there = target.runs()
         self._notes = _Notes(source.name, target.name) if self.is_far else None
+        if isinstance(target, _Folder) and not dry_run:
+            sweep(target.name)
 
     def one(self, key: str) -> Synced:
         """Bring one run of the target up to date."""
-        here, there = self.listed[key], self._there.get(key, {})
-        changed = [name for name in here if not self._is_equal(key, name, there.get(name))]
-        if not changed:
-            return Synced(key, "unchanged")
         try:
-            return self._copied(key, changed, there)
+            if not self._changed(key, self._source.files(key), self._target.files(key)):
+                return Synced(key, "unchanged")
+            return self._copied(key)
         except (OSError, DamagedError) as error:
             return Synced(key, "failed", reason=str(error))
 
-    def _is_equal(self, key: str, name: str, there: Stat | None) -> bool:
-        here = self.listed[key][name]
+    def _changed(self, key: str, here: Mapping[str, Stat], there: Mapping[str, Stat]) -> list[str]:
+        return [n for n in here if not self._is_equal(f"{key}/{n}", here[n], there.get(n))]
+
+    def _is_equal(self, name: str, here: Stat, there: Stat | None) -> bool:
         if there is None or here.size != there.size:
             return False
         if self._notes is not None:
-            return self._notes.has(f"{key}/{name}", here, there)
+            return self._notes.has(name, here, there)
         return _same_time(int(here.stamp), int(there.stamp))
 
-    def _copied(self, key: str, changed: list[str], there: Mapping[str, Stat]) -> Synced:
-        # Read first and written last: what it says of the history must be there by then.
+    def _copied(self, key: str) -> Synced:
+        # Read first and written last: what it says of the history must be there by then. And
+        # both are listed again, as the look at all runs may be long ago; the target first, which
+        # another sync may be bringing further right now.
         summary, stat = self._source.document(key, _SUMMARY)
-        if why := self._why_refused(key, summary, changed, there):
+        there = self._target.run(key)
+        here = {**self._source.run(key), _SUMMARY: stat}
+        changed = self._changed(key, here, there)
+        if why := self._why_refused(key, summary, here, there):
             return Synced(key, "refused", reason=why)
         outcome = "updated" if _SUMMARY in there else "copied"
-        here = self.listed[key]
         if self._dry_run:
             return Synced(key, outcome, len(changed), sum(here[name].size for name in changed))
         size = 0
@@ -216,7 +225,7 @@ class _Sync:
         ):
             size += self._target.take(self._source, key, names, here) if names else 0
         self._target.write(key, _SUMMARY, summary, self._source.mtime_ns(stat))
-        self._note(key, [*others, _SUMMARY], {**here, _SUMMARY: stat})
+        self._note(key, [*others, _SUMMARY], here)
         return Synced(key, outcome, len(others) + 1, size + len(summary))
 
     def _note(self, key: str, names: Sequence[str], here: Mapping[str, Stat]) -> None:
@@ -228,7 +237,7 @@ class _Sync:
                 self._notes.add(f"{key}/{name}", here[name], there[name])
 
     def _why_refused(
-        self, key: str, data: bytes, changed: Iterable[str], there: Mapping[str, Stat]
+        self, key: str, data: bytes, here: Mapping[str, Stat], there: Mapping[str, Stat]
     ) -> str | None:
         if _SUMMARY not in there:
             return None
@@ -239,9 +248,14 @@ class _Sync:
                 f"{self._target.name} has another run of that name (id {theirs.get('id')}, here "
                 f"{ours.get('id')}). Rename one: experiments rename"
             )
-        if _extent(theirs, there) > _extent(ours, self.listed[key]):
+        if any(a != b for a, b in zip(_starts(ours), _starts(theirs), strict=False)):
+            return (
+                f"it was resumed here and in {self._target.name} too, each by itself. Rename one: "
+                "experiments rename"
+            )
+        if _extent(theirs, there) > _extent(ours, here):
             return f"it has gone on in {self._target.name}. Sync it the other way round."
-        for name in changed:
+        for name in self._changed(key, here, there):
             if name.startswith("amendments/") and name in there and self._differ(key, name):
                 return f"it was edited in both: {name} differs. Rename one of the two files."
         return None
@@ -264,11 +278,17 @@ def _summary(key: str, data: bytes) -> dict[str, Any]:
     return summary
 
 
-def _extent(summary: Mapping[str, Any], files: Mapping[str, Stat]) -> tuple[int, int]:
-    """Return how far a run has come: its attempts, and the length of its history."""
+def _starts(summary: Mapping[str, Any]) -> list[Any]:
+    """Return when each attempt of a run began."""
     attempts = summary.get("attempts")
+    each = attempts if isinstance(attempts, list) else []
+    return [attempt.get("started_at") if isinstance(attempt, dict) else None for attempt in each]
+
+
+def _extent(summary: Mapping[str, Any], files: Mapping[str, Stat]) -> tuple[int, int, bool]:
+    """Return how far a run has come: its attempts, its history's length, whether it has ended."""
     rows = files.get(_HISTORY)
-    return len(attempts) if isinstance(attempts, list) else 0, rows.size if rows else 0
+    return len(_starts(summary)), rows.size if rows else 0, summary.get("status") in FINAL
 
 
 def _same_time(here: int, there: int) -> bool:
@@ -283,6 +303,8 @@ def _same_time(here: int, there: int) -> bool:
 class _Folder:
     """A root on this machine."""
 
+    refused: Sequence[Unreadable] = ()
+
     def __init__(self, root: str) -> None:
         self.name = root
 
@@ -292,19 +314,17 @@ class _Folder:
     def path(self, key: str, name: str) -> str:
         return os.path.join(self.name, *key.split("/"), *name.split("/"))
 
-    def runs(self) -> dict[str, dict[str, Stat]]:
-        keys = [
-            f"{project}/{run}"
-            for project in layout.iter_projects(self.name)
-            for run in layout.iter_projects(os.path.join(self.name, project))
-        ]
-        listed = {key: self.run(key) for key in keys}
-        return {key: files for key, files in listed.items() if _is_run(files)}
+    def keys(self) -> list[str]:
+        return [f"{run.project}/{run.name}" for run in layout.iter_runs(self.name)]
+
+    def files(self, key: str) -> dict[str, Stat]:
+        return self.run(key)
 
     def run(self, key: str) -> dict[str, Stat]:
+        """Return the files of a run as they are now."""
         top = os.path.join(self.name, *key.split("/"))
         files: dict[str, Stat] = {}
-        folders = [top]
+        folders = [top] if os.path.lexists(top) else []
         while folders:
             folder = folders.pop()
             with os.scandir(folder) as entries:
@@ -329,11 +349,12 @@ class _Folder:
     def bring(self, key: str, names: Sequence[str], paths: Sequence[str]) -> None:
         """Copy files, with their times, to paths of this machine."""
         for name, path in zip(names, paths, strict=True):
-            source = self.path(key, name)
-            stat = os.stat(source, follow_symlinks=False)
-            # Not to where it ends by then: the closing bracket that we have read by now would
-            # stay in the middle of the rows that have taken its place.
-            copy_beginning(source, path, stat.st_size)
+            with open(io.open_for_reading(self.path(key, name)), "rb") as file:
+                # Of the file that is open: another may take its name.
+                stat = os.fstat(file.fileno())
+                # Not to where it ends by then: the closing bracket that we have read by now would
+                # stay in the middle of the rows that have taken its place.
+                copy_beginning(file, path, stat.st_size)
             os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
 
     def take(
@@ -352,14 +373,23 @@ class _Folder:
             paths = [os.path.join(folder, str(i)) for i in range(len(left))]
             source.bring(key, left, paths)
             for name, path in zip(left, paths, strict=True):
-                target = self.path(key, name)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                io.replace(path, target)
+                io.replace(path, self._place(key, name))
         return size
+
+    def _place(self, key: str, name: str) -> str:
+        """Return where a file goes, its folder made; never through a link out of the project."""
+        project, run = key.split("/")
+        above = os.path.realpath(os.path.join(self.name, project))
+        path = os.path.join(above, run, *name.split("/"))
+        folder = os.path.dirname(path)
+        if os.path.realpath(folder) != folder:
+            raise DamagedError(f"{folder} is or lies in a link; nothing is written through one.")
+        os.makedirs(folder, exist_ok=True)
+        return path
 
     def _extended(self, source: "_Folder | _Far", key: str, name: str, stat: Stat) -> int:
         """Write on at the end of a file; return the bytes moved, 0 if it does not fit."""
-        path = self.path(key, name)
+        path = self._place(key, name)
         old = os.path.getsize(path) if os.path.isfile(path) else 0
         # The closing bracket is overwritten by the row behind it.
         start, end = max(0, old - CLOSING_BYTES - OVERLAP_BYTES), old - CLOSING_BYTES
@@ -379,8 +409,7 @@ class _Folder:
         return stat.size - end if whole else 0
 
     def write(self, key: str, name: str, data: bytes, mtime_ns: int | None) -> None:
-        path = self.path(key, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path = self._place(key, name)
         io.replace_file(path, data)
         if mtime_ns is not None:
             os.utime(path, ns=(mtime_ns, mtime_ns))
@@ -403,26 +432,26 @@ def _stat(found: os.stat_result) -> Stat:
     return Stat(found.st_size, str(found.st_mtime_ns))
 
 
-def _is_run(files: Mapping[str, Stat]) -> bool:
-    rows = files.get(_HISTORY)
-    return _SUMMARY in files or (rows is not None and rows.size > CLOSING_BYTES + 1)
-
-
 class _Far:
     """A root in an object store."""
 
     def __init__(self, url: str) -> None:
         self._store = FarStore(url)
         self.name = self._store.url
-
-    def runs(self) -> dict[str, dict[str, Stat]]:
-        runs: dict[str, dict[str, Stat]] = {}
+        self._runs: dict[str, dict[str, Stat]] = {}
         for name, stat in self._list("").items():
             project, run, inner = name.split("/", 2)
-            runs.setdefault(f"{project}/{run}", {})[inner] = stat
-        return {key: files for key, files in runs.items() if _is_run(files)}
+            self._runs.setdefault(f"{project}/{run}", {})[inner] = stat
+        self.refused = [*self._store.refused]
+
+    def keys(self) -> list[str]:
+        return [key for key, files in self._runs.items() if _is_run(files)]
+
+    def files(self, key: str) -> dict[str, Stat]:
+        return self._runs.get(key, {})
 
     def run(self, key: str) -> dict[str, Stat]:
+        """Return the files of a run as they are now."""
         return {name[len(key) + 1 :]: stat for name, stat in self._list(key).items()}
 
     def _list(self, below: str) -> dict[str, Stat]:
@@ -473,8 +502,13 @@ class _Far:
             self._store.fs.pipe_file(self._store.path(f"{key}/{name}"), data)
 
 
+def _is_run(files: Mapping[str, Stat]) -> bool:
+    rows = files.get(_HISTORY)
+    return _SUMMARY in files or (rows is not None and rows.size > CLOSING_BYTES + 1)
+
+
 def _side(root: Root) -> _Folder | _Far:
-    if is_url(root):
+    if layout.is_url(root):
         return _Far(os.fspath(root))
     return _Folder(os.path.abspath(os.path.expanduser(root)))
 
@@ -487,9 +521,11 @@ class _Notes:
 
         digest = sha256(f"{source}\n{target}".encode("utf-8", "backslashreplace")).hexdigest()
         self._path = os.path.join(folder_for("sync"), f"{digest[:24]}.json")
+        self._is_new = False
         try:
-            self._known = read_document(self._path)
-        except (OSError, DamagedError):
+            # No limit as for documents: a line for each file of a million runs.
+            self._known: dict[str, Any] = dict(orjson.loads(io.read(self._path, 2**40)))
+        except (OSError, DamagedError, ValueError, TypeError):
             self._known = {}
 
     def has(self, name: str, here: Stat, there: Stat) -> bool:
@@ -497,7 +533,11 @@ class _Notes:
 
     def add(self, name: str, here: Stat, there: Stat) -> None:
         self._known[name] = [*here, *there]
+        self._is_new = True
 
     def save(self) -> None:
+        if not self._is_new:
+            return
+        self._is_new = False
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         io.replace_file(self._path, orjson.dumps(dict(self._known)))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from experiment_tracking.registry.filter_values import to_number
+
 Columns = Mapping[str, Sequence[Any]]
 """Columns of equal length by their headings; None is an empty cell."""
 
@@ -228,4 +230,5 @@ def _csv_cell(value: Any) -> str:
     text = _json(value) if isinstance(value, (list, dict)) else str(value)
     # A lone carriage return ends a row for readers, but the csv module writes it unquoted.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "'" + text if text.startswith(_FORMULA) else text
+    # Params from other trackers are text, "-0.1" too, which is no formula.
+    return "'" + text if text.startswith(_FORMULA) and to_number(text) is None else text

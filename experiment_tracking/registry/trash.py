@@ -5,6 +5,7 @@ says where it was. Everything else in there is somebody else's and stays untouch
 """
 
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -20,7 +21,7 @@ from experiment_tracking.errors import (
     RunNotFoundError,
 )
 from experiment_tracking.folder import io, layout
-from experiment_tracking.folder.documents import encode, read_document, utc_now
+from experiment_tracking.folder.documents import read_document, utc_now
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
 from experiment_tracking.registry.moves import (
@@ -92,12 +93,21 @@ def remove(run: Run, force: bool = False) -> Trashed:
     """
     folder = to_folder(run)
     check_movable(folder, force)
+    for word in (folder.project, folder.name):
+        if not _is_plain(word):
+            raise InvalidNameError(
+                f"{folder.path} could not be had back from the trash under the name {word!r}. "
+                "Rename it first."
+            )
     # Names that a foreign program gave may be none that we would make.
     project, name = layout.suggest_name(folder.project), layout.suggest_name(folder.name)
-    entry = layout.allocate(_trash_of(folder.root), project, name)
+    trash = _trash_of(folder.root)
+    _check_no_link(os.path.join(trash, project))
+    entry = layout.allocate(trash, project, name)
     said = {"project": folder.project, "name": folder.name, "at": utc_now(), "by": _user()}
     try:
-        io.replace_file(entry.file(WHERE), encode(said))
+        # All in ASCII: a name that is not UTF-8 can be written so, and no other way.
+        io.replace_file(entry.file(WHERE), f"{json.dumps(said, indent=2)}\n".encode())
         # No mkdir first: killed behind that, an empty folder would look like the run.
         carry(folder.path, entry.file(folder.name))
     except BaseException:
@@ -138,7 +148,17 @@ def find_trashed(root: Root, key: str) -> Trashed:
     RunNotFoundError
         If there is none, or several.
     """
+    (found,) = find_all_trashed(root, [key])
+    return found
+
+
+def find_all_trashed(root: Root, keys: Iterable[str]) -> list[Trashed]:
+    """Return the runs that several keys mean, each once; see :func:`find_trashed`."""
     there = trashed(root)
+    return list(dict.fromkeys(_meant(root, there, key) for key in keys))
+
+
+def _meant(root: Root, there: Sequence[Trashed], key: str) -> Trashed:
     matches = [each for each in there if each.key == key]
     matches = matches or [
         each for each in there if key in (each.name, f"{each.project}/{each.name}")
@@ -153,7 +173,7 @@ def find_trashed(root: Root, key: str) -> Trashed:
     )
 
 
-def restore(root: Root, key: str, name: str | None = None) -> str:
+def restore(root: Root, key: str | Trashed, name: str | None = None) -> str:
     """Move a run from the trash back to its project and return the path of its folder.
 
     Parameters
@@ -161,7 +181,7 @@ def restore(root: Root, key: str, name: str | None = None) -> str:
     root
         Folder of projects.
     key
-        As :func:`find_trashed` takes it.
+        As :func:`find_trashed` takes it, or what it returns.
     name
         Another name to come back under.
 
@@ -172,7 +192,7 @@ def restore(root: Root, key: str, name: str | None = None) -> str:
     InvalidNameError
         If its project has a run of that name by now.
     """
-    found = find_trashed(root, key)
+    found = find_trashed(root, key) if isinstance(key, str) else key
     name = found.name if name is None else layout.check_name(name, "The run name")
     above = os.path.join(os.path.abspath(root), found.project)
     os.makedirs(above, exist_ok=True)
@@ -202,11 +222,11 @@ def to_purge(
     keys
         As :func:`find_trashed` takes them.
     """
-    chosen = trashed(root) if keys is None else [find_trashed(root, key) for key in keys]
+    chosen = trashed(root) if keys is None else find_all_trashed(root, keys)
     if older_than_days is not None:
         limit = datetime.now(UTC) - timedelta(days=older_than_days)
         chosen = [each for each in chosen if datetime.fromisoformat(each.at) < limit]
-    return list(dict.fromkeys(chosen))
+    return chosen
 
 
 def purge(
@@ -263,7 +283,13 @@ def _sweep(trash: str) -> None:
 def _is_bare(entry: str) -> bool:
     """Tell whether an entry holds no run, nor anything else that is not ours."""
     try:
-        return all(name == WHERE or name.endswith(".tmp") for name in os.listdir(entry))
+        with os.scandir(entry) as listed:
+            # A run may be called like a file of ours; it is a folder.
+            return all(
+                (each.name == WHERE or each.name.startswith(f".{WHERE}."))
+                and each.is_file(follow_symlinks=False)
+                for each in listed
+            )
     except OSError:
         return False
 
@@ -281,9 +307,13 @@ def _drop(entry: str) -> None:
 
 def _trash_of(root: Root) -> str:
     path = os.path.join(os.path.abspath(root), TRASH)
+    _check_no_link(path)
+    return path
+
+
+def _check_no_link(path: str) -> None:
     if os.path.islink(path):
         raise DamagedError(f"{path} is a link, and what lies elsewhere is no trash. Delete it.")
-    return path
 
 
 def _entries(trash: str) -> Iterator[RunFolder]:
@@ -311,7 +341,8 @@ def _read(entry: RunFolder) -> Trashed:
         if not isinstance(said.get(word), str):
             raise DamagedError(f"{path} does not say {word!r}.")
     for word in ("project", "name"):
-        _check_plain(path, said[word])
+        if not _is_plain(said[word]):
+            raise DamagedError(f"{path} names {said[word]!r:.60}, which is no project or run.")
     if _moment(said["at"]) is None:
         raise DamagedError(f"{path} has {said['at']!r:.60} as 'at', expected a time.")
     run = entry.file(said["name"])
@@ -321,10 +352,9 @@ def _read(entry: RunFolder) -> Trashed:
     return Trashed(key, said["project"], said["name"], said["at"], said["by"], run)
 
 
-def _check_plain(path: str, name: str) -> None:
-    """Refuse a name that would lead elsewhere: the document may come from anybody."""
-    if not name or name[0] in "._" or {"/", "\\", "\0"} & set(name):
-        raise DamagedError(f"{path} names {name!r:.60}, which is no project or run.")
+def _is_plain(name: str) -> bool:
+    """Tell whether a name leads nowhere else: the document may come from anybody."""
+    return name[:1] not in ("", ".", "_") and name != WHERE and not {"/", "\\", "\0"} & set(name)
 
 
 def _moment(text: str) -> datetime | None:

@@ -1,13 +1,16 @@
 """How many bytes runs take, and what for."""
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.moves import Run, to_folder
 from experiment_tracking.registry.progress import Progress
 from experiment_tracking.registry.record import Unreadable
+
+T = TypeVar("T")
 
 _FOLDERS = ("tensorboard", "artifacts", "models", "figures", "code")
 KINDS = ("history", *_FOLDERS, "console", "other")
@@ -62,7 +65,7 @@ def usage(runs: Iterable[Run], problems: list[Unreadable] | None = None) -> list
 def _measure(path: str, seen: set[tuple[int, int]], problems: list[Unreadable]) -> Usage:
     kinds: dict[str, int] = {}
     files = 0
-    for inside, found in _files(path, "", problems):
+    for inside, found in _files(path, problems):
         if found.st_nlink > 1:
             if (found.st_dev, found.st_ino) in seen:
                 continue
@@ -74,29 +77,31 @@ def _measure(path: str, seen: set[tuple[int, int]], problems: list[Unreadable]) 
     return Usage(path, sum(kinds.values()), files, largest_first)
 
 
-def _files(
-    path: str, inside: str, problems: list[Unreadable]
-) -> Iterator[tuple[str, os.stat_result]]:
+def _files(path: str, problems: list[Unreadable]) -> Iterator[tuple[str, os.stat_result]]:
     """Yield each file's name inside the run, and its stat; links are files."""
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        for entry in _asked(folder, partial(_entries, folder), problems) or ():
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif found := _asked(entry.path, partial(entry.stat, follow_symlinks=False), problems):
+                yield entry.path[len(path) + 1 :], found
+
+
+def _entries(folder: str) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _asked(path: str, ask: Callable[[], T], problems: list[Unreadable]) -> T | None:
     try:
-        with os.scandir(path) as listed:
-            entries = list(listed)
+        return ask()
     except FileNotFoundError:  # Deleted or moved meanwhile.
-        return
+        return None
     except OSError as error:
         problems.append(Unreadable(path, str(error)))
-        return
-    for entry in entries:
-        name = f"{inside}/{entry.name}" if inside else entry.name
-        try:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            found = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if is_folder:
-            yield from _files(entry.path, name, problems)
-        else:
-            yield name, found
+        return None
 
 
 def _kind(inside: str) -> str:

@@ -90,11 +90,13 @@ def test_curves_have_a_row_per_group_and_point(experiments, form):
 
 
 def test_curves_as_csv_have_mean_and_interval(experiments):
-    words = ("aggregate", "digits", "--curves", "--points", "1", "--format", "csv")
+    words = ("aggregate", "digits", "--curves", "--points", "2", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(experiments(*words)[1])))
-    assert [(row["metric"], row["params.lr"], row["mean"]) for row in rows][:2] == [
+    assert [(row["metric"], row["params.lr"], row["mean"]) for row in rows][:4] == [
         ("val/loss", "0.1", "3.0"),
+        ("val/loss", "0.1", "2.0"),
         ("val/loss", "0.01", "1.5"),
+        ("val/loss", "0.01", "0.5"),
     ]
     assert {"step", "n", "std", "sem", "low", "high"} < rows[0].keys()
 
@@ -139,3 +141,11 @@ def test_nothing_in_a_table_reaches_the_terminal_as_a_command(experiments, root)
         code, out, _ = experiments("aggregate", "hostile", "--format", form)
         assert code == 0
         assert out.replace("\n", "").isprintable()
+
+
+def test_too_few_points_for_a_curve_end_with_2(experiments):
+    for points in ("-1", "0", "1"):
+        words = ("aggregate", "digits", "--curves", "--points", points)
+        code, out, err = experiments(*words)
+        assert (code, out) == (2, "")
+        assert f"found {points}" in err

@@ -121,3 +121,9 @@ def test_a_run_that_is_running_is_changed_by_force_alone(experiments, root):
 def test_a_terminal_obeys_nothing_in_what_was_changed(experiments):
     _, out, _ = experiments("tag", "lr-0.1", "-t", "a\x1b[31m=b\x1b[0m")
     assert out == "digits/lr-0.1: tag a\\x1b[31m: - → b\\x1b[0m\n"
+
+
+def test_a_tag_without_a_name_ends_with_2(experiments):
+    code, out, err = experiments("tag", "lr-0.1", "-t", "=5")
+    assert (code, out) == (2, "")
+    assert "-t NAME or -t KEY=VALUE" in err

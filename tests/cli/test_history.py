@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import pytest
 
@@ -67,3 +68,42 @@ def test_several_runs_are_one_long_table_or_stand_side_by_side(capsys):
 def test_a_metric_that_is_not_there_says_which_there_are(capsys):
     assert main(["history", "a", "--metrics", "los"]) == 3
     assert "Near: val/loss" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two")
+def test_nan_is_not_nothing_in_the_rows_of_several_runs_either(capsys):
+    assert main(["history", "a", "b", "--metrics", "val/loss", "--csv"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert [(row[0], row[4]) for row in rows[1:]] == [
+        ("digits/a", "1.0"), ("digits/a", "nan"), ("digits/b", "2.0"), ("digits/b", "nan"),
+    ]  # fmt: skip
+    assert main(["history", "a", "b", "--metrics", "val/loss", "--json"]) == 0
+    assert [row["value"] for row in json.loads(capsys.readouterr().out)] == [1.0, "NaN", 2.0, "NaN"]
+
+
+@pytest.mark.usefixtures("two")
+def test_runs_of_one_name_in_two_roots_each_have_their_column(capsys, root, tmp_path):
+    shutil.copytree(root, tmp_path / "copy")
+    paths = [str(path / "digits" / "a") for path in (root, tmp_path / "copy")]
+    assert main(["history", *paths, "--metrics", "acc", "--wide"]) == 0
+    assert lines(capsys)[0] == ["step", *paths]
+    assert main(["history", *paths, "--metrics", "acc"]) == 0
+    assert {row[0] for row in lines(capsys)[1:]} == set(paths)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_time_that_no_calendar_has_is_a_number(capsys, root):
+    path = root / "digits" / "a" / "metrics_history.json"
+    kept = path.read_text()
+    path.write_text(kept.replace("\n]", ',\n{"step":3,"time":1e300,"acc":1.0}\n]'))
+    for verb in ("history", "tail"):
+        assert main([verb, "a"]) == 0
+        assert lines(capsys)[-1][:2] == ["3", "1e+300"]
+    path.write_text(kept)
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("points", ["0", "-3"])
+def test_too_few_points_are_refused(capsys, points):
+    assert main(["history", "a", "b", "--wide", "--points", points]) == 2
+    assert f"found {points}" in capsys.readouterr().err

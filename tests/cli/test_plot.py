@@ -3,6 +3,8 @@ import re
 
 import pytest
 
+from experiment_tracking import ExperimentTracker
+
 pytest.importorskip("matplotlib", reason="pip install 'experiment_tracking[plots]'")
 
 
@@ -120,3 +122,21 @@ def test_a_character_that_the_font_lacks_is_told_in_a_line(experiments, tmp_path
     )
     assert (code, out) == (0, f"{tmp_path / 'a.png'}\n")
     assert all(line.startswith("experiments: ") for line in err.splitlines())
+
+
+def test_blanks_behind_the_commas_are_no_part_of_a_name(experiments, tmp_path):
+    path = tmp_path / "bars.svg"
+    words = ("plot", "val/loss", "--kind", "bars", "--by", "lr, model.depth", "-o", path)
+    assert experiments(*words)[0] == 0
+    assert "lr=0.01, model.depth=2, n=1" in "".join(texts(path))
+
+
+def test_a_metric_without_a_goal_is_drawn_by_the_value_that_is_said(experiments, root, tmp_path):
+    with ExperimentTracker("sizes", root=root, auto_log=False).start_run() as run:
+        run.log_metric("size", 3.0)
+    words = ("plot", "size", "--kind", "bars", "-o", tmp_path / "a.svg", "--on")
+    code, _, err = experiments(*words, "best")
+    assert code == 2
+    assert "on='min'" in err
+    assert experiments(*words, "min")[0] == 0
+    assert "size (min)" in texts(tmp_path / "a.svg")

@@ -36,3 +36,12 @@ def test_a_query_that_is_refused_ends_with_2(experiments):
     code, out, err = experiments("sql", "select params.lr from runs")
     assert (code, out) == (2, "")
     assert "double quotes" in err
+
+
+def test_lists_of_times_are_text_too(experiments):
+    query = "select list(created_at) as each, {'at': min(created_at)} as first from runs"
+    code, out, err = experiments("sql", query, "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)
+    assert all(each.startswith("20") for each in [*row["each"], row["first"]["at"]])
+    assert "datetime" not in experiments("sql", query)[1]

@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from experiment_tracking import ExperimentTracker
+from experiment_tracking.cli import main
 from experiment_tracking.cli.trash import days
 from experiment_tracking.folder.check import check
 from experiment_tracking.registry.trash import trashed
@@ -134,3 +135,37 @@ def test_time_spans_have_a_unit():
     for word in ("30", "d", "", "-3d", "nan", "3 days"):
         with pytest.raises(argparse.ArgumentTypeError, match="is no time span"):
             days(word)
+
+
+def test_a_run_of_another_root_comes_back_by_the_line_that_is_printed(experiments, root, tmp_path):
+    with ExperimentTracker("p", root=tmp_path / "other", auto_log=False) as tracker:
+        path = tracker.start_run("r").path
+    line = experiments("rm", path)[1].strip().partition(" Back again: ")[2]
+    assert experiments(*shlex.split(line)[1:]) == (0, "p/r is back\n", "")
+    assert path.is_dir()
+
+
+def test_a_run_here_and_one_of_the_same_name_in_the_root_are_not_taken_for_each_other(
+    experiments, root, tmp_path, monkeypatch
+):
+    with ExperimentTracker("digits", root=tmp_path / "other", auto_log=False) as tracker:
+        path = tracker.start_run("lr-0.1").path
+    monkeypatch.chdir(tmp_path / "other")
+    for verb in (["rm", "digits/lr-0.1"], ["mv", "digits/lr-0.1", "p"]):
+        code, _, err = experiments(*verb)
+        assert code == 3
+        assert "Several runs answer to 'digits/lr-0.1'" in err
+    assert path.is_dir()
+    monkeypatch.chdir(root)
+    assert experiments("rm", "digits/lr-0.1")[0] == 0
+    assert path.is_dir()
+
+
+def test_a_far_root_has_no_trash_and_its_runs_stay(root, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[remote]'")
+    url = f"file://{root}"
+    for words in (["rm", "lr-0.1"], ["mv", "lr-0.1", "p"], ["rename", "lr-0.1", "b"], ["restore"],
+                  ["purge", "--all", "--yes"], ["gc", "--status", "failed"], ["du"]):  # fmt: skip
+        assert main(["--root", url, *words]) in (1, 2)
+        assert "far roots are only read" in capsys.readouterr().err
+    assert (root / "digits" / "lr-0.1").is_dir()

@@ -1,11 +1,13 @@
 import csv
 import io
 import math
+import shutil
 
 import pytest
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry.aggregate import aggregate
+from experiment_tracking.registry.importance import importance
 from experiment_tracking.registry.spread import Spread
 
 NAN, INF = math.nan, math.inf
@@ -115,12 +117,22 @@ def test_1_and_1_0_are_equal_but_true_and_text_are_not(runs):
     assert names(aggregate(found, "x")) == [["run-0", "run-1"], ["run-2"], ["run-3"], ["run-4"]]
 
 
-def test_a_missing_param_is_a_value_of_its_own(runs):
-    found = runs(({"x": 1, "y": None}, 0.0), ({"x": 1}, 0.0), ({"x": 1}, 0.0))
+def test_a_missing_param_is_a_value_of_its_own_and_so_is_none(runs):
+    found = runs(({"x": 1, "y": None}, 0.0), ({"x": 1}, 0.0), ({"x": 1, "y": 2}, 0.0))
     result = aggregate(found, "*")
-    assert names(result) == [["run-0"], ["run-1", "run-2"]]
-    assert [group.params for group in result] == [{"x": 1, "y": None}, {"x": 1}]
-    assert result.to_columns()["params.y"] == [None, None]
+    assert names(result) == [["run-0", "run-1"], ["run-2"]]
+    assert [group.params for group in result] == [{"x": 1}, {"x": 1, "y": 2}]
+    assert result.to_columns()["params.y"] == [None, 2]
+
+
+def test_grouping_listed_runs_opens_none_of_their_files(seeds):
+    for path in seeds.table.paths:
+        shutil.rmtree(path)
+    assert [len(group.rows) for group in aggregate(seeds)] == [3, 3]
+    assert {param.param for param in importance(seeds, "loss", method="correlation")} == {
+        "lr", "seed",
+    }  # fmt: skip
+    assert seeds.problems == []
 
 
 def test_lists_are_compared_as_json(runs):
@@ -318,3 +330,9 @@ def test_curves_as_columns_have_a_row_per_group_and_point(runs):
     assert columns["step"] == [0, 1, 0, 1]
     assert columns["mean"] == [0, 1, 2, 3]
     assert all(type(value) is float for value in columns["mean"])
+
+
+def test_a_group_without_the_metric_has_no_curve_of_one_that_is_called_alike(runs):
+    found = runs(({"lr": 1}, {"loss": 1.0}), ({"lr": 2}, {"val/loss": 5.0}), ({"lr": 3},))
+    (curve,) = aggregate(found, "lr").curves("loss")
+    assert (curve.group.params, curve.mean.tolist()) == ({"lr": 1}, [1.0])

@@ -1,6 +1,7 @@
 """Equal runs are found by params, code and inputs, and by what of that is there now."""
 
 import os
+import shutil
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_runs_with_equal_params_are_a_group(seeds):
 def test_params_may_be_left_out(seeds):
     assert groups(seeds, exclude=["seed"]) == [["a", "c"], ["b", "d"]]
     assert groups(seeds, exclude=["seed", "lr"]) == [["a", "b", "c", "d"]]
+
+
+def test_a_name_left_out_stands_for_all_params_below_it(registry, track):
+    for depth in (1, 2):
+        track(f"depth-{depth}", params={"lr": 0.1, "model": {"depth": depth}})
+    runs = registry.list_experiments()
+    assert (groups(runs), groups(runs, exclude=["model"])) == ([], [["depth-1", "depth-2"]])
 
 
 def test_neither_the_order_nor_the_nesting_of_params_counts(registry, track):
@@ -209,3 +217,10 @@ def test_a_run_of_which_no_code_is_known_is_equal_to_none(registry, track):
     track("a")
     track("b")
     assert groups(registry.list_experiments(), by=["code"]) == []
+
+
+def test_only_runs_with_params_like_anothers_are_opened(seeds):
+    for record in seeds[1:2] + seeds[3:]:
+        shutil.rmtree(record.folder.path)
+    assert groups(seeds) == [["a", "c"]]
+    assert seeds.problems == []

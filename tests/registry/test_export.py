@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import stat
 import sys
 
 import pytest
@@ -202,3 +203,14 @@ def test_a_missing_package_is_named_with_its_install_line(runs, monkeypatch, tmp
     with pytest.raises(MissingPackageError, match=r"pyarrow.*experiment_tracking\[sql\]"):
         export_parquet(runs, tmp_path / "set")
     assert encode_runs(runs, "csv")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(track, registry, tmp_path):
+    track("a")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    export_runs(registry.list_experiments(), pipe, "csv")
+    assert os.read(reader, 65536).startswith(b"name,project")
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -13,9 +13,11 @@ from experiment_tracking.errors import (
     MissingPackageError,
     RootNotFoundError,
 )
+from experiment_tracking.folder.layout import is_url
 from experiment_tracking.folder.liveness import Writer
 from experiment_tracking.registry import far
-from experiment_tracking.registry.far import FarRoot, FarStore, ensure, is_url
+from experiment_tracking.registry.far import FarRoot, FarStore, ensure
+from experiment_tracking.registry.live import follow, last_rows
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
 
@@ -455,3 +457,32 @@ def test_a_store_that_no_longer_answers_leaves_what_came_before_and_says_so(tmp_
     (problem,) = registry.problems
     assert problem.path == f"file://{tmp_path}/store"
     assert "not up to date" in problem.reason
+
+
+def test_the_last_rows_of_a_far_run_are_brought_and_those_to_come(memory, root, tracker):
+    run = tracker().start_run("live")
+    run.log_metrics({"loss": 1.0}, step=0)
+    memory.put(root)
+    record = ExperimentRegistry(memory.url).get("live")
+    assert [row["step"] for row in last_rows(record.folder, 5)] == [0]
+    coming = follow(record, interval_s=0.001)
+    assert [row["step"] for row in next(coming)] == [0]
+    for step in (1, 2):
+        run.log_metrics({"loss": 1.0}, step=step)
+        memory.put(root)
+        assert [row["step"] for row in next(coming)] == [step]
+    run.log_metrics({"loss": 1.0}, step=3)
+    run.end_run()
+    memory.put(root)
+    assert [[row["step"] for row in rows] for rows in coming] == [[3]]
+    assert record.status == "finished"
+
+
+def test_what_a_killed_process_left_half_brought_is_deleted_in_time(memory, root, track):
+    track("one")
+    memory.put(root)
+    far_root = FarRoot(memory.url)
+    with far.scratch(far_root.pull()) as new, far.scratch(far_root.path) as old:
+        os.utime(old, (0, 0))
+        far_root.pull()
+        assert (os.path.isdir(new), os.path.isdir(old)) == (True, False)

@@ -333,3 +333,12 @@ def test_nothing_stands_side_by_side_of_no_runs():
 
 
 # ---------------------------------------------------------------------- a run's best
+
+
+def test_a_thinned_history_shows_where_a_metric_went_astray(track):
+    rows = [{"loss": float(i % 7), "lr": 0.1} for i in range(100)]
+    rows += [{"loss": float("nan"), "lr": 0.1} for _ in range(100)]
+    frame = RunRecord(track("diverged", rows=rows).path).history("loss", points=8)
+    assert frame["step"].iloc[-1] == 199
+    assert frame["loss"].isna().iloc[-1]
+    assert frame.index.tolist() == list(range(len(frame)))

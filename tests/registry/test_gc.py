@@ -151,3 +151,20 @@ def test_a_run_whose_metrics_cannot_be_read_stays_where_the_best_are_kept(
     plan = gc(runs, keep_best="loss")
     assert going(plan) == []
     assert {problem.path for problem in plan.problems} == {str(run.path)}
+
+
+def test_a_tag_that_keeps_may_have_a_value_and_one_word_is_one_tag(track, registry):
+    track("paper", status="FAILED", tags={"stage": "paper"})
+    track("draft", status="FAILED", tags={"stage": "draft"})
+    runs = registry.list_experiments()
+    assert going(gc(runs, keep_tags=["stage=paper"])) == ["draft"]
+    assert going(gc(runs, keep_tags="stage")) == []
+
+
+def test_a_heartbeat_from_beyond_the_calendar_keeps_a_run(track, registry, edit):
+    run = track("odd")
+    edit(run, status="running")
+    beat = run.path / "heartbeat.json"
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"time": 1e20, "pid_start": 1}))
+    plan = gc(registry.list_experiments(), older_than_days=1)
+    assert reasons(plan) == {"odd": "nobody knows when it ended"}

@@ -256,3 +256,13 @@ def test_damaged_params_are_nobodys_neighbour(track, registry, damage):
     assert [n.record.name for n in neighbours(found, registry.get(first))] == ["good"]
     with pytest.raises(DamagedError):
         neighbours(found, registry.get(bad))
+
+
+def test_a_param_that_few_runs_have_is_judged_by_who_has_it(runs):
+    draw = random.Random(3)
+    each = [({"lr": i, **({"rare": i} if i < 2 else {})}, draw.random()) for i in range(12)]
+    each += [({"lr": 12 + i, "dropout": 0.5}, 5 + draw.random()) for i in range(6)]
+    found = {param.param: param for param in importance(runs(*each), "loss", method="correlation")}
+    assert math.isnan(found["rare"].correlation)  # of two runs it is always 1 or -1
+    assert found["rare"].importance < 0.5
+    assert found["dropout"].importance > 0.8  # all that have it are worse

@@ -15,6 +15,7 @@ from experiment_tracking.folder.check import check
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.moves import move, put, rename
 from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.registry import ExperimentRegistry
 
 
 def content(folder):
@@ -186,3 +187,14 @@ def test_a_rename_that_fails_leaves_no_empty_folder_behind(tmp_path):
 def test_a_folder_may_stand_for_its_run(track):
     run = track("first")
     assert RunRecord(rename(RunFolder(run.path), "second")).id == run.id
+
+
+def test_a_run_of_a_far_root_is_not_moved(root, track, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[remote]'")
+    monkeypatch.setenv("EXPERIMENT_TRACKING_CACHE", str(tmp_path / "cache"))
+    track("a")
+    url = f"file://{root}"
+    record = ExperimentRegistry(url).get("a")
+    with pytest.raises(InvalidValueError, match=f"Run digits/a lies in {url}"):
+        rename(record, "b")
+    assert record.refresh().name == "a"

@@ -127,6 +127,10 @@ def test_a_filter_keeps_what_it_says(text, names):
         ('tag."mlflow.user" = "x"', "tags.mlflow.user"),
         ("duration > 1", "duration_s"),
         ("best(loss) > 1", "metrics.loss:best"),
+        ("max(metric.loss) > 1", "metrics.loss:max"),
+        ("min(duration) > 1", "metrics.duration:min"),
+        ("min(git.commit) > 1", "metrics.git.commit:min"),
+        ("attributes.exit_code = 1", "exit_code"),
         ("parameters = 1", "parameters"),
     ],
 )

@@ -193,3 +193,49 @@ def test_a_run_that_is_gone_is_in_the_table_still_and_says_so_when_it_is_opened(
     assert runs.flat_params() == [{}]
     assert runs.metrics() == [{}]
     assert [problem.path for problem in runs.problems] == [str(run.path)]
+
+
+def test_a_value_is_found_however_it_is_typed_and_true_is_not_1(track, registry):
+    values = {"a": 0.1, "b": True, "c": 1, "d": [64, 64], "e": math.inf, "f": Stage.TEST, "g": 2}
+    for name, value in values.items():
+        track(name, params={"x": value}, rows=[{"loss": math.nan if name == "g" else 1.0}])
+    runs = registry.list_experiments()
+    for wanted, names in (
+        (np.float64(0.1), "a"), (True, "b"), (1.0, "c"), ([64, 64], "d"), ((64, 64), "d"),
+        (math.inf, "e"), (Stage.TEST, "f"), (range(1, 3), "cg"), (np.array([1, 2]), "cg"),
+        ([0.1, [64, 64]], "ad"), ({1, 2}, "cg"), ([np.float32(2)], "g"),
+    ):  # fmt: skip
+        assert "".join(runs.filter(x=wanted).names) == names
+    assert runs.filter(loss=math.nan).names == ["g"]
+
+
+def test_highest_first_keeps_numbers_before_text(runs):
+    assert runs.order_by("-opt").names == ["b", "a", "c", "d"]
+
+
+def test_nan_is_one_group_and_no_column_is_one_group_of_all(track, registry):
+    for name in "ab":
+        track(name, rows=[{"loss": math.nan, "acc": math.nan}])
+    runs = registry.list_experiments()
+    assert [group.names for group in runs.group_by("loss").values()] == [["a", "b"]]
+    assert [group.names for group in runs.group_by("loss", "acc").values()] == [["a", "b"]]
+    assert {key: group.names for key, group in runs.group_by().items()} == {(): ["a", "b"]}
+
+
+def test_joined_runs_keep_the_columns_and_problems_of_both(track, registry, damage):
+    track("a", params={"lr": 1})
+    damage(track("b", params={"lr": 2}), "{")
+    track("c", "waves", params={"lr": 3})
+    damage(track("d", "waves", params={"lr": 4}), "{")
+    one, other = registry.list_experiments("digits"), registry.list_experiments("waves")
+    joined = one + other
+    shutil.rmtree(one[0].folder.path)
+    assert joined.column("lr") == [1, 3]  # as they were when they were listed
+    assert {problem.path for problem in joined.problems} == {
+        problem.path for runs in (one, other) for problem in runs.problems
+    }
+    assert (one[:1] + one[1:]).problems is one.problems
+
+
+def test_one_column_needs_no_list(runs):
+    assert list(runs.to_frame("lr")) == ["lr"]

@@ -116,3 +116,23 @@ def test_a_missing_package_is_named_with_its_install_line(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(MissingPackageError, match=r"duckdb.*experiment_tracking\[sql\]"):
         sql(runs, "select 1")
+
+
+def test_columns_that_differ_in_case_alone_are_not_taken_for_each_other(track, registry):
+    track("a", params={"lr": 0.1, "LR": 0.2, "seed": 1})
+    runs = registry.list_experiments()
+    with pytest.raises(InvalidValueError, match=r'"params\.lr#'):
+        sql(runs, 'select "params.LR" from runs')
+    found = sql(runs, "select * from runs")
+    values = {name.partition("#")[0]: found[name].tolist() for name in found}
+    assert (values["params.lr"], values["params.LR"]) == ([0.1], [0.2])
+    assert "params.seed" in found
+
+
+def test_sums_and_decimals_are_plain_numbers(track, registry):
+    for seed in (1, 2):
+        track(f"run-{seed}", params={"seed": seed})
+    query = 'select sum("params.seed") as n, 0.5 as half, sum(1::hugeint << 70) as big from runs'
+    (row,) = sql_table(registry.list_experiments(), query).to_pylist()
+    assert (row["n"], type(row["n"]), row["half"], type(row["half"])) == (3, int, 0.5, float)
+    assert int(row["big"]) == 2**71

@@ -15,9 +15,11 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.history import HistoryReader
+from experiment_tracking.registry.far import scratch
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
-from experiment_tracking.registry.sync import sync
+from experiment_tracking.registry.sync import _Folder, sync
+from experiment_tracking.tracker import ExperimentTracker
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[remote]'")
 
@@ -352,3 +354,142 @@ def test_roots_that_cannot_be_copied_are_refused(root, track, target, url):
         sync(url, url)
     with pytest.raises(InvalidValueError, match="one lies in the other"):
         sync(root, root / "copy")
+
+
+def test_a_run_that_was_resumed_on_both_sides_is_refused_and_loses_nothing(
+    root, tracker, target, url, tmp_path
+):
+    run = tracker().start_run("one")
+    run.log_metrics({"loss": 1.0}, step=0)
+    run.end_run()
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    for place, rows in ((root, 5), (other, 2)):
+        tracker = ExperimentTracker(
+            "digits", root=place, use_tensorboard=False, auto_log=False, resume="must"
+        )
+        resumed = tracker.start_run("one")
+        for step in range(rows):
+            resumed.log_metrics({str(place): 1.0}, step=step + 1)
+        resumed.end_run()
+    before = files_in(other)
+    sync(other, url)
+    for place in (other, url):
+        (done,) = sync(root, place)
+        assert done.outcome == "refused"
+        assert "each by itself" in done.reason
+    assert files_in(other) == before
+    sync(url, target)
+    assert files_in(target) == before
+
+
+def test_an_ended_run_is_not_set_back_to_one_that_runs(root, track, target):
+    run = track("one", rows=[{"loss": 1.0}])
+    sync(root, target)
+    stale = target / "digits" / "one" / "summary.json"
+    stale.write_text(stale.read_text().replace('"finished"', '"running"'))
+    (done,) = sync(target, root)
+    assert done.outcome == "refused"
+    assert RunRecord(run.path).status == "finished"
+    assert outcomes(sync(root, target)) == {"digits/one": "updated"}
+
+
+def test_nothing_is_written_through_a_link_in_the_target(root, track, tracker, target, tmp_path):
+    track("one")
+    with tracker().start_run("two") as run:
+        run.log_text("hello", "note")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (target / "digits" / "two").mkdir(parents=True)
+    (target / "digits" / "one").symlink_to(elsewhere)
+    (target / "digits" / "two" / "artifacts").symlink_to(elsewhere)
+    done = sync(root, target)
+    assert outcomes(done) == {"digits/one": "failed", "digits/two": "failed"}
+    assert all("in a link" in each.reason for each in done)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_listed_keeps_no_other_from_being_copied(root, track, target):
+    track("one")
+    deep = track("two").path
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(20):  # further than a path may lead
+        os.mkdir("d" * 250, dir_fd=here)
+        deeper = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    assert outcomes(sync(root, target)) == {"digits/one": "copied", "digits/two": "failed"}
+    shutil.rmtree(deep)
+
+
+def test_what_the_summary_says_is_in_the_history_beside_it(root, tracker, target, monkeypatch):
+    run = tracker().start_run("live")
+    for step in range(3000):
+        run.log_metrics({"loss": 1.0}, step=step)
+    sync(root, target)
+    run.log_metrics({"loss": 1.0}, step=3000)
+    document = _Folder.document
+
+    def once_it_has_ended(side, key, name):
+        if run.status == "running":
+            for step in range(3001, 3100):
+                run.log_metrics({"loss": 1.0}, step=step)
+            run.end_run()
+        return document(side, key, name)
+
+    monkeypatch.setattr(_Folder, "document", once_it_has_ended)
+    sync(root, target)
+    copied = RunRecord(target / "digits" / "live")
+    assert copied.status == "finished"
+    assert len(copied.rows()) == copied.summary["history"]["rows"] == 3100
+    assert moved(sync(root, target)) == 0
+
+
+def test_what_a_killed_sync_left_is_deleted_in_time(root, track, target):
+    track("one")
+    target.mkdir()
+    with scratch(str(target)) as new, scratch(str(target)) as old:
+        os.utime(old, (0, 0))
+        sync(root, target)
+        assert (os.path.isdir(new), os.path.isdir(old)) == (True, False)
+
+
+def test_a_name_that_no_file_may_bear_is_told(root, track, target):
+    track("one")
+    url = f"memory://{uuid.uuid4().hex}"
+    sync(root, url)
+    fs, base = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{base}/digits/one/" + "n" * 300, b"")
+    one, refused = sync(url, target)
+    assert (one.outcome, refused.outcome) == ("copied", "refused")
+    assert "too long" in refused.reason
+
+
+def test_a_folder_is_no_copy_of_itself_by_its_address_either(root, track):
+    track("one")
+    with pytest.raises(InvalidValueError, match="one lies in the other"):
+        sync(root, f"file://{root}")
+
+
+def test_a_run_that_another_sync_brings_further_meanwhile_is_not_refused(
+    root, tracker, target, monkeypatch
+):
+    run = tracker().start_run("live")
+    run.log_metrics({"loss": 1.0}, step=0)
+    sync(root, target)
+    run.log_metrics({"loss": 1.0}, step=1)
+    listed = []
+    look = _Folder.run
+
+    def between_two_looks(side, key):
+        listed.append(side.name)
+        if len(listed) == 4:  # both twice: the second look at the second side
+            run.log_metrics({"loss": 1.0}, step=2)
+            sync(root, target)
+        return look(side, key)
+
+    monkeypatch.setattr(_Folder, "run", between_two_looks)
+    (done,) = sync(root, target)
+    assert done.outcome == "updated"
+    assert len(RunRecord(target / "digits" / "live").rows()) == 3

@@ -85,7 +85,7 @@ def test_what_is_latex_already_is_taken_as_it_is():
 
 
 def test_a_spreadsheet_meets_no_formula_and_numbers_stay_numbers():
-    hostile = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "＝1", "fine=1"]
+    hostile = ['=HYPERLINK("http://x")', "+1+1", "-1+1", "@SUM(A1)", "\t=1", "＝1", "fine=1"]
     table = {"=name": hostile, "loss": [-0.5, -1, 1e300, None, math.nan, -math.inf, 0.1 + 0.2]}
     head, *body = csv.reader(io.StringIO(to_csv(table)))
     assert head == ["'=name", "loss"]
@@ -158,3 +158,7 @@ def test_the_best_mean_is_bold_in_latex():
     assert latex_plus_minus(-1.5, 0.25, is_bold=True) == r"$\mathbf{-1.50} \pm 0.25$"
     assert latex_plus_minus(1e-7, 1e-8) == r"$(1.00 \pm 0.10) \times 10^{-7}$"
     assert latex_plus_minus(math.nan, math.nan) == r"$\mathrm{nan}$"
+
+
+def test_text_that_is_a_negative_number_is_no_formula():
+    assert to_csv({"lr": ["-0.1", "+1e-3", "-1+1"]}) == "lr\n-0.1\n+1e-3\n'-1+1\n"

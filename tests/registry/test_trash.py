@@ -325,3 +325,57 @@ def test_a_killed_purge_lists_no_half_run_and_the_next_one_deletes_the_rest(trac
         if not was_killed:
             break
     assert calls >= 2
+
+
+# ---------------------------------------------------------------------- hostile names and places
+
+
+def test_a_run_called_like_a_temporary_file_is_seen_in_the_trash_and_comes_back(track, root):
+    run = track("exp.tmp")
+    gone = trash.remove(run.path)
+    assert trash.trashed(root) == [gone]
+    os.utime(Path(gone.path).parent, (0, 0))
+    assert trash.purge(root, keys=[]) == ([], 0, [])
+    assert trash.restore(root, "exp.tmp") == str(run.path)
+
+
+def test_a_name_that_is_not_utf_8_comes_back_as_it_was(track, root):
+    strange = root / "digits" / os.fsdecode(b"caf\xe9")
+    os.rename(track("a").path, strange)
+    gone = trash.remove(strange)
+    assert trash.trashed(root) == [gone]
+    assert trash.restore(root, gone.key) == str(strange)
+    os.rename(strange, root / "digits" / "a")
+
+
+@pytest.mark.parametrize("place", ["digits/where.json", "digits/_a", "_old/a", "digits/a\\b"])
+def test_what_could_not_be_had_back_stays_where_it_is(track, root, place):
+    path = root / place
+    path.parent.mkdir(exist_ok=True)
+    os.rename(track("a").path, path)
+    with pytest.raises(InvalidNameError, match="Rename it first"):
+        trash.remove(path)
+    assert (path / "summary.json").exists()
+    assert not (root / "_trash").exists()
+    os.rename(path, root / "digits" / "a")
+
+
+def test_nothing_goes_through_a_link_in_the_trash(track, root, tmp_path):
+    run = track("a")
+    (tmp_path / "elsewhere").mkdir()
+    (root / "_trash").mkdir()
+    (root / "_trash" / "digits").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedError, match="is a link"):
+        trash.remove(run.path)
+    assert run.path.is_dir()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_many_runs_are_found_with_one_look_at_the_trash(track, root, monkeypatch):
+    keys = [trash.remove(track(name).path).key for name in "abcd"]
+    looks = []
+    trashed = trash.trashed
+    monkeypatch.setattr(trash, "trashed", lambda root: looks.append(root) or trashed(root))
+    assert [each.key for each in trash.find_all_trashed(root, [*keys, "a"])] == keys
+    assert trash.purge(root, keys=keys).keys == keys
+    assert len(looks) == 2

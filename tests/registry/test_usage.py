@@ -1,4 +1,5 @@
 import os
+import shutil
 
 from experiment_tracking.registry.registry import ExperimentRegistry
 from experiment_tracking.registry.usage import KINDS, usage
@@ -82,3 +83,21 @@ def test_a_folder_that_cannot_be_listed_is_named(track, tmp_path):
     (row,) = usage([run.path / "loop"], problems)
     assert row.files == 0
     assert [problem.path for problem in problems] == [str(run.path / "loop")]
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_counts(track):
+    run = track("deep")
+    here = os.open(run.path, os.O_RDONLY)
+    try:
+        for _ in range(20):  # further than a path may lead
+            os.mkdir("d" * 250, dir_fd=here)
+            deeper = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+    finally:
+        os.close(here)
+    problems = []
+    (measured,) = usage([run.path], problems)
+    assert measured.size_bytes == sum(f.stat().st_size for f in run.path.iterdir() if f.is_file())
+    assert len(problems) == 1
+    shutil.rmtree(run.path)

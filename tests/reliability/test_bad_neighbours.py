@@ -63,9 +63,9 @@ def read(root):
     assert good.names == [f"run-{number:03d}" for number in range(GOOD)]
     assert good.column("lr") == list(range(GOOD))
     assert good.column("loss") == [number / 7 for number in range(GOOD)]
-    frame = registry.to_frame()
+    frame = registry.to_frame(["name", "loss"])
     frame = frame[frame["name"].str.startswith("run-")]
-    assert np.array_equal(frame["metrics.loss"], [number / 7 for number in range(GOOD)])
+    assert np.array_equal(frame["loss"], [number / 7 for number in range(GOOD)])
     assert registry.best("loss", mode="min", name=good.names).name == "run-000"
     assert registry.compare_experiments(good[:3])["metrics"]["loss"] == [0, 1 / 7, 2 / 7]
     return runs, problems
@@ -294,7 +294,8 @@ def test_an_odd_summary_is_named_or_read_and_shown_harmlessly(good, bad, content
         assert "<script" not in shown
         assert "<svg onload" not in shown
         assert "\x1b" not in shown
-    assert len(first.to_frame()) == len(first)
+    if len(first.tag_names()) < 1000:  # pandas takes seconds for a hundred thousand columns
+        assert len(first.to_frame()) == len(first)
 
 
 PARAMS = {

@@ -47,7 +47,7 @@ def plot_bars(
     metric
         Its name, or as ``"val/loss:mean"`` another number of it.
     on
-        Each run's ``"last"`` value (the default) or its ``"best"``.
+        Each run's ``"last"`` value (the default), ``"best"``, ``"min"``, ``"max"`` or ``"mean"``.
     by
         ``"*-seed"``: one bar of the mean of the runs that are equal but for the param ``seed``,
         as ``RunSet.aggregate`` groups them, with the mean's 95 % interval.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from experiment_tracking.errors import InvalidValueError
 from experiment_tracking.registry.plots import look
 from experiment_tracking.registry.plots.values import (
     MetricValues,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from experiment_tracking.registry.runset import RunSet
 
+_MAX_CELLS = 1_000_000
+"""More than this are smaller than any dot, nearly all empty, and take all of the memory."""
 _MAX_WRITTEN = 15
 """Cells have their values written in them up to so many rows and columns."""
 
@@ -50,7 +53,7 @@ def plot_heatmap(
     metric
         Its name, or as ``"val/loss:mean"`` another number of it.
     on
-        Each run's ``"best"`` value (the default) or its ``"last"``.
+        Each run's ``"best"`` value (the default), ``"last"``, ``"min"``, ``"max"`` or ``"mean"``.
     log
         Logarithmic colours; by default where the values span two decades.
     ax
@@ -66,12 +69,14 @@ def plot_heatmap(
     MetricNotFoundError
         If none of the runs has the metric.
     InvalidValueError
-        If none has a param, or the metric has no goal and so no best.
+        If none has a param, or the metric has no goal and so no best; if there were more than a
+        million cells, as of a random search.
     MissingPackageError
         Without matplotlib.
     """
     found = metric_values(runs, metric, on)
     x, y = (_cells(runs, param) for param in (x_param, y_param))
+    _check_size(x, y)
     known = {x.label: x.places, y.label: y.places, found.label: found.values}
     has = {label: list(map(math.isfinite, values)) for label, values in known.items()}
     places = zip(x.places, y.places, found.values, strict=True)
@@ -87,6 +92,15 @@ def plot_heatmap(
 
 def _cells(runs: "RunSet", param: str) -> Scale:
     return cells(param.removeprefix("params."), param_values(runs, param))
+
+
+def _check_size(x: Scale, y: Scale) -> None:
+    columns, rows = len(x.words or ()), len(y.words or ())
+    if columns * rows > _MAX_CELLS:
+        raise InvalidValueError(
+            f"{x.label} has {columns:,} values and {y.label} {rows:,}: too many cells, allowed are "
+            f"{_MAX_CELLS:,}. Take plot_scatter, or params of fewer values."
+        )
 
 
 def _means(

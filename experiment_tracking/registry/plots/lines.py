@@ -97,9 +97,13 @@ def _run_lines(runs: "RunSet", metric: str, wish: Wish) -> list[Line]:
     from experiment_tracking.registry.curves import curves
 
     labels = run_labels(runs)
-    places = {key: i for i, key in enumerate(runs.keys)}
-    found = [(places[curve.run], curve) for curve in curves(runs, metric, wish.x)]
-    return [Line(labels[i], i, curve.x, curve.y) for i, curve in found]
+    # In the order of the runs, of which two roots may have several of one key.
+    places = enumerate(runs.keys)
+    lines = []
+    for curve in curves(runs, metric, wish.x):
+        i = next(i for i, key in places if key == curve.run)
+        lines.append(Line(labels[i], i, curve.x, curve.y))
+    return lines
 
 
 def _group_lines(runs: "RunSet", metric: str, wish: Wish) -> list[Line]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.registry.aggregate import varies
 from experiment_tracking.registry.plots import look
 from experiment_tracking.registry.plots.values import Scale, metric_values, param_scale
 from experiment_tracking.registry.plots.values import scale as scale_of
@@ -57,7 +58,7 @@ def plot_parallel(
     params
         The axes; by default the params in which the runs differ, the first ten.
     on
-        Each run's ``"best"`` value (the default) or its ``"last"``.
+        Each run's ``"best"`` value (the default), ``"last"``, ``"min"``, ``"max"`` or ``"mean"``.
     ax
         Axes to draw on, instead of a new figure.
     engine
@@ -114,11 +115,7 @@ def _gather(runs: "RunSet", params: Sequence[str] | None, metric: str, on: str) 
 
 def differing_params(runs: "RunSet") -> list[str]:
     """Return the params that are not the same in all runs."""
-    names = []
-    for name in runs.param_names():
-        values = runs.column(f"params.{name}")
-        if any(value != values[0] for value in values):
-            names.append(name)
+    names = [name for name in runs.param_names() if varies(runs.column(f"params.{name}"))]
     if not names:
         raise InvalidValueError(
             f"These {len(runs)} runs differ in no param, so there is nothing to compare. "
@@ -163,12 +160,14 @@ def ticked(scale: Scale) -> Ticked:
 
 def _fanned(column: Ticked, values: Sequence[float]) -> Ticked:
     """Move runs of equal height a little apart, by their metric: a bundle shows what is in it."""
-    width = min(0.04, 0.4 / len(set(column.heights)))
+    bundles: dict[float, list[int]] = {}
+    for i in sorted(range(len(values)), key=values.__getitem__):
+        bundles.setdefault(column.heights[i], []).append(i)
+    width = min(0.04, 0.4 / len(bundles))
     heights = list(column.heights)
-    for height in set(heights):
-        equal = [i for i, other in enumerate(column.heights) if other == height]
-        for rank, i in enumerate(sorted(equal, key=values.__getitem__)):
-            heights[i] += width * (rank / max(1, len(equal) - 1) - 0.5) if len(equal) > 1 else 0
+    for equal in bundles.values():
+        for rank, i in enumerate(equal):
+            heights[i] += width * (rank / (len(equal) - 1) - 0.5) if len(equal) > 1 else 0
     return Ticked(heights, column.ticks)
 
 

@@ -52,7 +52,7 @@ def plot_scatter(
     metric
         Its name, or as ``"val/loss:mean"`` another number of it.
     on
-        Each run's ``"best"`` value (the default) or its ``"last"``.
+        Each run's ``"best"`` value (the default), ``"last"``, ``"min"``, ``"max"`` or ``"mean"``.
     logx
         A logarithmic axis for the param; by default where it spans two decades.
     logy
@@ -148,11 +148,12 @@ def _draw(axes: "Axes", points: Points) -> None:
 def _draw_medians(axes: "Axes", points: Points) -> None:
     from statistics import median
 
-    for place in range(len(points.scale.words or ())):
-        values = [y for x, y in zip(points.x, points.y, strict=True) if round(x) == place]
-        if len(values) > 1:
-            ends = (place - 0.3, place + 0.3)
-            axes.hlines(median(values), *ends, color="black", linewidth=1.6)
+    found: dict[int, list[float]] = {}
+    for x, y in zip(points.x, points.y, strict=True):
+        found.setdefault(round(x), []).append(y)
+    medians = {place: median(values) for place, values in found.items() if len(values) > 1}
+    ends = [place - 0.3 for place in medians], [place + 0.3 for place in medians]
+    axes.hlines(list(medians.values()), *ends, color="black", linewidth=1.6)
 
 
 def _draw_best(axes: "Axes", points: Points, best: int) -> None:

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry.plots import plot_curves
 from experiment_tracking.registry.plots.lines import MAX_POINTS, smoothed
+from experiment_tracking.registry.registry import ExperimentRegistry
+from experiment_tracking.tracker import ExperimentTracker
 
 NAN, INF = math.nan, math.inf
 
@@ -236,3 +238,16 @@ def test_what_makes_no_sense_is_refused(seeds):
         plot_curves(seeds, "lss")
     with pytest.raises(MetricNotFoundError, match="0 runs"):
         plot_curves(seeds[:0], "loss")
+
+
+def test_runs_of_one_key_in_two_roots_are_two_curves(tmp_path, lines):
+    roots = [tmp_path / "here", tmp_path / "there"]
+    for loss, root in enumerate(roots, 1):
+        options = {"root": root, "use_tensorboard": False, "auto_log": False}
+        for name in ("a", "b"):
+            with ExperimentTracker("digits", **options).start_run(name) as run:
+                run.log_metric("loss", loss)
+    figure = plot_curves(ExperimentRegistry(roots).list_experiments(), "loss")
+    drawn = figure.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 4
+    assert len(figure.legends[0].get_texts()) == 4

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from experiment_tracking.registry.plots import plot_heatmap
+from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.registry.plots import heatmap, plot_heatmap
 
 
 def cells(figure):
@@ -93,3 +94,12 @@ def test_large_tables_have_no_numbers_in_their_cells_and_some_of_their_ticks(run
     assert cells(figure).shape == (1, 32)
     assert list(figure.axes[0].texts) == []
     assert ticks(figure.axes[0].xaxis) == [str(i) for i in range(0, 32, 2)]
+
+
+def test_a_random_search_has_too_many_cells(runs_of, monkeypatch):
+    monkeypatch.setattr(heatmap, "_MAX_CELLS", 8)
+    params = [{"a": i / 7, "b": i / 9} for i in range(3)]
+    runs = runs_of([1.0], [2.0], [3.0], params=params)
+    with pytest.raises(InvalidValueError, match=r"a has 3 values and b 3: .* Take plot_scatter"):
+        plot_heatmap(runs, "a", "b", "loss")
+    assert cells(plot_heatmap(runs[:2], "a", "b", "loss")).shape == (2, 2)

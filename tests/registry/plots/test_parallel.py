@@ -5,6 +5,7 @@ import pytest
 
 from experiment_tracking.errors import InvalidValueError
 from experiment_tracking.registry.plots import plot_parallel
+from experiment_tracking.registry.plots.parallel import differing_params
 
 RUNS = [
     ({"lr": 0.001, "optimizer": "adam", "depth": 1, "same": 5}, 0.5),
@@ -91,3 +92,8 @@ def test_runs_that_differ_in_nothing_ask_for_params(runs_of):
         pytest.approx(0.52),
         pytest.approx(0.48),
     ]
+
+
+def test_true_differs_from_1_and_nan_not_from_nan(runs_of):
+    params = [{"flag": True, "same": [1], "x": math.nan}, {"flag": 1, "same": [1.0], "x": math.nan}]
+    assert differing_params(runs_of([1.0], [2.0], params=params)) == ["flag"]
