@@ -28,12 +28,13 @@ DIRECTLY_BELOW = {
     "run": ("joining", "logs", "handover"),
     "testing": ("backends",),
     "registry": ("folder", "formats", "scientific", "capture"),
+    "upkeep": ("registry",),
     "tracker": ("run", "registry"),
     **dict.fromkeys((*USERS, "jobs"), ("tracker",)),
     "reproduce": ("jobs",),
     **dict.fromkeys(("serving", "dashboard"), USERS),
     # The package itself only for its version: whoever takes a name from it takes it from above.
-    "cli": (*USERS, "reproduce", "__init__"),
+    "cli": (*USERS, "reproduce", "upkeep", "__init__"),
     "__main__": ("cli",),
     "__init__": (),
 }

@@ -41,7 +41,7 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 
 def mv(args: argparse.Namespace) -> int:
     """Move runs; all are found before the first one moves."""
-    from experiment_tracking.registry.moves import move
+    from experiment_tracking.upkeep.moves import move
 
     folders = [find_folder(args, key) for key in args.runs]
     _tell(args, [(folder, move(folder, args.project, args.force)) for folder in folders])
@@ -50,7 +50,7 @@ def mv(args: argparse.Namespace) -> int:
 
 def rename(args: argparse.Namespace) -> int:
     """Rename a run."""
-    from experiment_tracking.registry.moves import rename
+    from experiment_tracking.upkeep.moves import rename
 
     folder = find_folder(args, args.run)
     _tell(args, [(folder, rename(folder, args.name, args.force))])

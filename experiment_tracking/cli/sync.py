@@ -9,7 +9,7 @@ from experiment_tracking.cli.command import DONE, FAILED, new_command
 from experiment_tracking.cli.screen import Screen, column_of, json_out, say
 
 if TYPE_CHECKING:
-    from experiment_tracking.registry.sync import Synced
+    from experiment_tracking.upkeep.sync import Synced
 
 _OUTCOMES = ("copied", "updated", "unchanged", "refused", "failed")
 _EXAMPLES = """
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 def sync(args: argparse.Namespace) -> int:
     """Copy what differs and tell what became of each run that was not equal."""
     from experiment_tracking.registry.progress import Progress
-    from experiment_tracking.registry.sync import sync as sync_runs
+    from experiment_tracking.upkeep.sync import sync as sync_runs
 
     with Progress(f"to {args.target}") as progress:
         done = sync_runs(

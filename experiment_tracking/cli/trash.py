@@ -15,7 +15,7 @@ from experiment_tracking.errors import ExperimentTrackingError, InvalidValueErro
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.record import Unreadable
-    from experiment_tracking.registry.trash import Trashed
+    from experiment_tracking.upkeep.trash import Trashed
 
 _TRASHED_HELP = "project/name as it was, its name, or what `experiments restore` lists"
 _RM_EXAMPLES = """
@@ -65,7 +65,7 @@ def days(word: str) -> float:
     >>> days("36h"), days("2w"), days("1.5d")
     (1.5, 14.0, 1.5)
     """
-    from experiment_tracking.registry.filter_values import to_duration_s, to_number
+    from experiment_tracking.registry.filters.values import to_duration_s, to_number
 
     # A bare number would be taken as seconds, and hardly ever be meant so.
     seconds = None if to_number(word) is not None else to_duration_s(word)
@@ -81,7 +81,7 @@ def days(word: str) -> float:
 
 def rm(args: argparse.Namespace) -> int:
     """Move runs to the trash; all are found before the first one goes."""
-    from experiment_tracking.registry.trash import remove
+    from experiment_tracking.upkeep.trash import remove
 
     folders = {folder.path: folder for folder in (find_folder(args, key) for key in args.runs)}
     moved, problems = _each(list(folders.values()), lambda folder: remove(folder, args.force))
@@ -134,7 +134,7 @@ def _outcome(problems: Sequence[Exception]) -> int:
 def restore(args: argparse.Namespace) -> int:
     """Bring runs back; without words list what is in the trash."""
     from experiment_tracking.folder.layout import RunFolder
-    from experiment_tracking.registry import trash
+    from experiment_tracking.upkeep import trash
 
     if not args.runs:
         return _list(args)
@@ -165,8 +165,8 @@ def near_root(args: argparse.Namespace) -> str:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from experiment_tracking.registry.trash import trashed
-    from experiment_tracking.registry.usage import usage
+    from experiment_tracking.upkeep.trash import trashed
+    from experiment_tracking.upkeep.usage import usage
 
     problems: list[Unreadable] = []
     found = trashed(near_root(args), problems)
@@ -192,8 +192,8 @@ def _list(args: argparse.Namespace) -> int:
 
 def purge(args: argparse.Namespace) -> int:
     """Delete chosen runs of the trash, after a question."""
-    from experiment_tracking.registry import trash
-    from experiment_tracking.registry.usage import usage
+    from experiment_tracking.upkeep import trash
+    from experiment_tracking.upkeep.usage import usage
 
     if not args.runs and args.older_than is None and not args.all:
         raise InvalidValueError("Say which runs of the trash: RUN, --older-than 30d, or --all.")

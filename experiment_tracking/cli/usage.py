@@ -20,10 +20,10 @@ from experiment_tracking.cli.trash import add_older_than, count, near_root, to_j
 from experiment_tracking.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from experiment_tracking.registry.gc import Plan, Verdict
     from experiment_tracking.registry.record import Unreadable
     from experiment_tracking.registry.registry import ExperimentRegistry
-    from experiment_tracking.registry.usage import Usage
+    from experiment_tracking.upkeep.gc import Plan, Verdict
+    from experiment_tracking.upkeep.usage import Usage
 
 _DU_EXAMPLES = """
 experiments du
@@ -84,7 +84,7 @@ def _add_gc(commands: Any) -> None:
 def du(args: argparse.Namespace) -> int:
     """Print the size of each run, the largest first, and of all."""
     from experiment_tracking.folder import layout
-    from experiment_tracking.registry.usage import usage
+    from experiment_tracking.upkeep.usage import usage
 
     near_root(args)
     registry = registry_of(args)
@@ -103,7 +103,7 @@ def du(args: argparse.Namespace) -> int:
 
 
 def _sorted(rows: "Sequence[Usage]", column: str) -> "list[Usage]":
-    from experiment_tracking.registry.usage import KINDS
+    from experiment_tracking.upkeep.usage import KINDS
 
     name = column.removeprefix("-")
     if name == "run":
@@ -117,8 +117,8 @@ def _sorted(rows: "Sequence[Usage]", column: str) -> "list[Usage]":
 
 
 def _trash_bytes(registry: "ExperimentRegistry") -> int:
-    from experiment_tracking.registry.trash import trashed
-    from experiment_tracking.registry.usage import usage
+    from experiment_tracking.upkeep.trash import trashed
+    from experiment_tracking.upkeep.usage import usage
 
     found = [each.path for root in registry.roots for each in trashed(root)]
     return sum(row.size_bytes for row in usage(found))
@@ -163,8 +163,8 @@ def _mostly(kinds: dict[str, int]) -> str:
 
 def gc(args: argparse.Namespace) -> int:
     """Move runs to the trash, or only show which."""
-    from experiment_tracking.registry.gc import ENDED_BADLY
-    from experiment_tracking.registry.gc import gc as plan_of
+    from experiment_tracking.upkeep.gc import ENDED_BADLY
+    from experiment_tracking.upkeep.gc import gc as plan_of
 
     if args.older_than is None and args.keep_best is None and args.status is None:
         raise InvalidValueError(
@@ -189,7 +189,7 @@ def gc(args: argparse.Namespace) -> int:
 
 
 def _sizes(plan: "Plan") -> dict[str, int]:
-    from experiment_tracking.registry.usage import usage
+    from experiment_tracking.upkeep.usage import usage
 
     return {row.path: row.size_bytes for row in usage(plan.going)}
 

@@ -137,7 +137,7 @@ class RunSet(Sequence[RunRecord]):
 
     def _where(self, where: Where) -> "RunSet":
         if isinstance(where, str):
-            from experiment_tracking.registry.query import parse
+            from experiment_tracking.registry.filters.filter import parse
 
             kept = parse(where).keep(self.column, len(self))
         elif callable(where):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from experiment_tracking.registry.filter_values import to_number
+from experiment_tracking.registry.filters.values import to_number
 
 Columns = Mapping[str, Sequence[Any]]
 """Columns of equal length by their headings; None is an empty cell."""

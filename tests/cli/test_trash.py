@@ -9,7 +9,7 @@ from experiment_tracking import ExperimentTracker
 from experiment_tracking.cli import main
 from experiment_tracking.cli.trash import days
 from experiment_tracking.folder.check import check
-from experiment_tracking.registry.trash import trashed
+from experiment_tracking.upkeep.trash import trashed
 
 
 def test_a_removed_run_comes_back_by_the_line_that_is_printed(experiments, root):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiment_tracking.registry.trash import trashed
+from experiment_tracking.upkeep.trash import trashed
 
 
 def size_of(path):

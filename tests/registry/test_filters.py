@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
-from experiment_tracking.registry.filter_grammar import MAX_CHARACTERS, MAX_DEPTH
-from experiment_tracking.registry.query import parse
+from experiment_tracking.registry.filters.filter import parse
+from experiment_tracking.registry.filters.grammar import MAX_CHARACTERS, MAX_DEPTH
 
 NAN = math.nan
 RUNS = {

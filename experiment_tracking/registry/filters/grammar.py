@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiment_tracking.errors import InvalidValueError
 from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.registry.columns import RUN_COLUMNS
-from experiment_tracking.registry.filter_values import to_duration_s, to_moment, to_number
+from experiment_tracking.registry.filters.values import to_duration_s, to_moment, to_number
 
 MAX_CHARACTERS = 2**18
 """A longer text is refused unread; a list of 10,000 ids fits."""

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
-from experiment_tracking.registry.gc import gc
-from experiment_tracking.registry.trash import trashed
+from experiment_tracking.upkeep.gc import gc
+from experiment_tracking.upkeep.trash import trashed
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from experiment_tracking.folder.history import HistoryReader
 from experiment_tracking.registry.far import scratch
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
-from experiment_tracking.registry.sync import _Folder, sync
 from experiment_tracking.tracker import ExperimentTracker
+from experiment_tracking.upkeep.sync import _Folder, sync
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[remote]'")
 

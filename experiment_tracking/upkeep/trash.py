@@ -24,7 +24,9 @@ from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.documents import read_document, utc_now
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
-from experiment_tracking.registry.moves import (
+from experiment_tracking.registry.progress import Progress
+from experiment_tracking.registry.record import Unreadable
+from experiment_tracking.upkeep.moves import (
     TRASH,
     Run,
     carry,
@@ -33,9 +35,7 @@ from experiment_tracking.registry.moves import (
     put,
     to_folder,
 )
-from experiment_tracking.registry.progress import Progress
-from experiment_tracking.registry.record import Unreadable
-from experiment_tracking.registry.usage import usage
+from experiment_tracking.upkeep.usage import usage
 
 WHERE = "where.json"
 
@@ -81,7 +81,7 @@ def remove(run: Run, force: bool = False) -> Trashed:
     run
         A record or the path of a run; a damaged one too.
     force
-        Also a run that reads running; see :func:`~experiment_tracking.registry.moves.rename`.
+        Also a run that reads running; see :func:`~experiment_tracking.upkeep.moves.rename`.
 
     Raises
     ------

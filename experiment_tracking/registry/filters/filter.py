@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
-from experiment_tracking.registry import filter_values
-from experiment_tracking.registry.filter_grammar import (
+from experiment_tracking.registry.filters.grammar import (
     All,
     Comparison,
     Not,
@@ -18,6 +17,7 @@ from experiment_tracking.registry.filter_grammar import (
     to_tree,
     written_name,
 )
+from experiment_tracking.registry.filters.values import Test, like, one_of, ordered
 
 Column = Callable[[str], Sequence[Any]]
 
@@ -128,7 +128,7 @@ def _rows(tree: Tree, columns: Mapping[str, Sequence[Any]], rows: Sequence[int])
     return [row for row in rows if row in kept]
 
 
-def _test(comparison: Comparison) -> filter_values.Test:
+def _test(comparison: Comparison) -> Test:
     """Return the test that a run's value has to pass; without a value only ``is null`` holds."""
     operator, values = comparison.operator, [literal.value for literal in comparison.values]
     if operator == "is null":
@@ -136,16 +136,16 @@ def _test(comparison: Comparison) -> filter_values.Test:
     if operator == "is not null":
         return lambda value: value is not None
     if operator in ("=", "in"):
-        return filter_values.one_of(values)
+        return one_of(values)
     if operator in ("!=", "not in"):
-        return _other(filter_values.one_of(values))
+        return _other(one_of(values))
     if operator.endswith("like"):
-        test = filter_values.like(values[0], operator.endswith("ilike"))
+        test = like(values[0], operator.endswith("ilike"))
         return _other(test) if operator.startswith("not ") else test
-    return filter_values.ordered(operator, values[0])
+    return ordered(operator, values[0])
 
 
-def _other(test: filter_values.Test) -> filter_values.Test:
+def _other(test: Test) -> Test:
     return lambda value: value is not None and not test(value)
 
 

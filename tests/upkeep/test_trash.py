@@ -18,9 +18,9 @@ from experiment_tracking.errors import (
     WriteError,
 )
 from experiment_tracking.folder.check import check
-from experiment_tracking.registry import trash
 from experiment_tracking.registry.record import RunRecord
-from experiment_tracking.registry.usage import usage
+from experiment_tracking.upkeep import trash
+from experiment_tracking.upkeep.usage import usage
 
 FORMAT = Path(__file__).parents[2] / "docs" / "FORMAT.md"
 
@@ -246,7 +246,7 @@ def test_a_trash_on_another_file_system_is_refused_and_the_run_stays(track, root
 
 _KILLED_AT = """
 import os, signal, sys
-from experiment_tracking.registry import trash
+from experiment_tracking.upkeep import trash
 
 calls = int(sys.argv[3])
 

@@ -2,7 +2,7 @@ import os
 import shutil
 
 from experiment_tracking.registry.registry import ExperimentRegistry
-from experiment_tracking.registry.usage import KINDS, usage
+from experiment_tracking.upkeep.usage import KINDS, usage
 
 
 def sizes(folder):

@@ -9,7 +9,7 @@ from experiment_tracking.folder.liveness import FINAL, STATUSES, read_heartbeat
 from experiment_tracking.registry.columns import find_metric
 from experiment_tracking.registry.progress import Progress
 from experiment_tracking.registry.record import RunRecord, Unreadable
-from experiment_tracking.registry.trash import Trashed, remove
+from experiment_tracking.upkeep.trash import Trashed, remove
 
 T = TypeVar("T")
 

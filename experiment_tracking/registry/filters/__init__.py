@@ -1,0 +1,1 @@
+"""The filter language: which runs a text chooses."""

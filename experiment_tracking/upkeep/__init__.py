@@ -1,0 +1,1 @@
+"""Keeping a root in order: runs moved, renamed, thrown away and brought back, measured, copied."""
