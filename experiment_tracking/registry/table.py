@@ -1,19 +1,15 @@
-"""The table of many runs, gathered run by run: columns grow, nothing else is kept."""
+"""Many runs as columns, which is what filters, orders and tables work on."""
 
 import math
-import os
-import re
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from experiment_tracking.errors import DamagedError
-from experiment_tracking.folder.layout import FORMAT, RunFolder
-from experiment_tracking.folder.liveness import FINAL
-from experiment_tracking.folder.values import from_stored, shown_name
-from experiment_tracking.registry.record import CLOSING_BYTES, RunRecord, Unreadable, flat, note
+from experiment_tracking.folder.values import from_stored
+from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.segments import NEVER, NUMBERS, Builder, Segment, kind_of
+from experiment_tracking.registry.segments import RUN_COLUMNS as KEPT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,153 +18,281 @@ if TYPE_CHECKING:
 RUN_COLUMNS = ("name", "project", "status", "created_at", "duration_s", "id")
 """Columns of every table of runs, before params, metrics and tags."""
 
-_HERE = RunFolder(".")
-_SUMMARY = _HERE.summary.removeprefix(_HERE.path)
-_PARAMS = _HERE.params.removeprefix(_HERE.path)
-_SMALL_BYTES = 2**16
-_FLAGS = os.O_RDONLY
-for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
-    _FLAGS |= getattr(os, _flag, 0)
-# What stands behind a metric's last value, as our own writer lays it out. Cutting it away before
-# parsing takes a third less time than parsing it. Were it ever to hold a brace, what is left would
-# be no JSON, and the run would be read the careful way.
-_REST_OF_METRIC = re.compile(rb',\n      "last_step"[^}]*')
-_UNUSUAL = (OSError, ValueError, TypeError, KeyError, AttributeError)
-
-
-class _Group:
-    """Runs with the same names: their cells row behind row, so that a column is a slice.
-
-    That is several times faster than going through the names of each run. Metrics are kept as
-    bare doubles: objects strewn over memory are slow to come back to.
-    """
-
-    def __init__(self, names: Sequence[str | None]) -> None:
-        self.names = names
-        self.places: list[int] = []
-        self.cells: list[Any] = []
-        self.numbers = array("d")
-
-    def columns(self) -> Iterator[tuple[str, Any]]:
-        """Yield names as they stand in the table, and values."""
-        first = self.names.index(None)
-        second = self.names.index(None, first + 1)
-        params = [f"params.{name}" for name in self.names[:first]]
-        metrics = [f"metrics.{shown_name(name or '')}" for name in self.names[first + 1 : second]]
-        tags = [f"tags.{name}" for name in self.names[second + 1 :]]
-        yield from _slices(self.cells, [*RUN_COLUMNS, *params, *tags])
-        yield from _slices(self.numbers, metrics)
-
-
-def _slices(cells: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    for position, name in enumerate(names):
-        yield name, cells[position :: len(names)]
+_TIMES = ("created_at", "ended_at")
+_LAST = 2**63
 
 
 class RunTable:
-    """Columns of a table of runs.
+    """Many runs as columns, in memory; never changed. Needs neither pandas nor numpy.
+
+    Columns are called ``status`` (any of :attr:`RUN_COLUMNS`), ``params.model.depth`` (nested
+    ones joined by dots), ``tags.x``, ``metrics.val/loss`` (a metric's last value) and
+    ``metrics.val/loss:min``: ``last``, ``last_step``, ``min``, ``min_step``, ``max``,
+    ``max_step``, ``mean``, ``count``, ``best``, ``best_step``, ``first_nonfinite_step`` as
+    floats, and ``goal``.
 
     Parameters
     ----------
+    paths
+        Folder of each run.
+    segments
+        What is known of the runs.
+    rows
+        Which row of the segments, counted on from one to the next, each run is.
     problems
-        List that takes what could not be read.
+        Runs that could not be read, or not wholly. Tables made from this one share the list.
     """
 
-    def __init__(self, problems: list[Unreadable]) -> None:
-        self._problems = problems
-        self._length = 0
-        self._groups: dict[tuple[str | None, ...], _Group] = {}
-        self._group = _Group([])
+    RUN_COLUMNS = ("name", "project", *KEPT_COLUMNS)
+    """Columns that every run has."""
 
-    def add_path(self, path: str) -> bool:
-        """Add the run in ``path`` if it has ended and nothing about it is unusual; tell whether.
-
-        Three system calls a file, and no look at what the table does not show: of ten thousand
-        runs every microsecond counts. Whatever stands out is left to :meth:`add`.
-        """
-        try:
-            data = _read_small(path + _PARAMS)
-            if data.rfind(b"{"):  # nested
-                return False
-            params = orjson.loads(data)
-            summary = orjson.loads(_REST_OF_METRIC.sub(b"", _read_small(path + _SUMMARY)))
-            history = summary["history"]
-            if (
-                summary["format"] != FORMAT
-                or summary["status"] not in FINAL
-                or type(summary["created_at"]) is not str
-                or history["digested_bytes"] + CLOSING_BYTES < history["bytes"]
-            ):
-                return False
-            metrics = summary["metrics"]
-            last = [kept["last"] for kept in metrics.values()]
-            _, project, name = path.rsplit("/", 2)
-            run = (name, project, summary["status"], summary["created_at"],
-                   summary["duration_s"], summary["id"])  # fmt: skip
-            self._add(run, params, metrics, last, summary["tags"])
-        except _UNUSUAL:
-            return False
-        return True
-
-    def add(self, record: RunRecord) -> None:
-        """Add a run; what of it cannot be read stays empty and is noted as a problem."""
-        run = [getattr(record, name) for name in RUN_COLUMNS]
-        params = self._readable(_flat_params, record)
-        metrics = self._readable(_stored_metrics, record)
-        last = [_to_float(kept.get("last")) for kept in metrics.values()]
-        self._add(run, params, metrics, last, record.tags)
-
-    def _readable(
-        self, read: Callable[[RunRecord], Mapping[str, Any]], record: RunRecord
-    ) -> Mapping[str, Any]:
-        try:
-            return read(record)
-        except (DamagedError, OSError) as error:
-            note(self._problems, record, error)
-            return {}
-
-    def _add(
+    def __init__(
         self,
-        run: Sequence[Any],
-        params: Mapping[str, Any],
-        metrics: Mapping[str, Any],
-        last: list[float],
-        tags: Mapping[str, Any],
+        paths: Sequence[str],
+        segments: Sequence[Segment],
+        rows: Sequence[int],
+        problems: list[Unreadable],
     ) -> None:
-        names = [*params, None, *metrics, None, *tags]
-        cells = (*run, *params.values(), *tags.values())
-        group = self._group
-        if names != group.names:  # mostly they are those of the run before
-            group = self._groups.get(tuple(names)) or _Group(names)
-        group.numbers.fromlist(last)  # first: it takes all or, with an error, nothing
-        if not group.places:
-            self._groups[tuple(names)] = group
-        self._group = group
-        group.cells += cells
-        group.places.append(self._length)
-        self._length += 1
+        self.paths = list(paths)
+        """Absolute folder of each run."""
+        self.problems = problems
+        """Runs that could not be read, or not wholly."""
+        self._segments = segments or [Segment(0, [], {})]
+        self._rows = rows
+        self._names: dict[str, None] | None = None
+        # Columns of all segments, kept for the tables that are taken from this one too.
+        self._whole: dict[str, Sequence[Any]] = {}
+
+    @classmethod
+    def of(
+        cls, records: Iterable[RunRecord], problems: list[Unreadable] | None = None
+    ) -> "RunTable":
+        """Return a table of records; what of one cannot be read stays empty and is a problem."""
+        problems = [] if problems is None else problems
+        builder = Builder()
+        paths = []
+        for record in records:
+            paths.append(record.folder.path)
+            add_record(builder, record, record.folder.path, problems)
+        return cls(paths, [builder.segment()], range(len(paths)), problems)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __add__(self, other: "RunTable") -> "RunTable":
+        start = sum(map(len, self._segments))
+        return RunTable(
+            self.paths + other.paths,
+            [*self._segments, *other._segments],
+            [*self._rows, *(start + row for row in other._rows)],
+            self.problems + other.problems,
+        )
+
+    def take(self, rows: Sequence[int]) -> "RunTable":
+        """Return the runs at these places, in this order."""
+        paths, own = self.paths, self._rows
+        taken = RunTable(
+            [paths[row] for row in rows], self._segments, [own[row] for row in rows], self.problems
+        )
+        taken._whole = self._whole
+        return taken
+
+    def names(self) -> list[str]:
+        """Return the columns there are: of the run, then params, metrics and tags as first met."""
+        return list(self._known())
+
+    def _known(self) -> dict[str, None]:
+        if self._names is None:
+            most = len(set().union(*(segment.known() for segment in self._segments)))
+            met: dict[str, None] = {}
+            for shape in self._shapes():
+                met.update(dict.fromkeys(shape))
+                if len(met) == most:
+                    break
+            self._names = dict.fromkeys((*self.RUN_COLUMNS, *sorted(met, key=_kind)))
+        return self._names
+
+    def _shapes(self) -> Iterator[Sequence[str]]:
+        """Iterate over the names that runs have, in the order in which they are met."""
+        if "#shapes" not in self._whole:
+            starts = accumulate((len(segment.shapes) for segment in self._segments), initial=0)
+            self._whole["#shapes"] = [
+                start + number
+                for segment, start in zip(self._segments, starts, strict=False)
+                for number in segment.values("#shape")
+            ]
+        numbers = self._whole["#shapes"]
+        every = [(s.shapes, number) for s in self._segments for number in range(len(s.shapes))]
+        for number in dict.fromkeys([numbers[row] for row in self._rows]):
+            shapes, own = every[number]
+            yield shapes[own]
+
+    def column(self, name: str) -> list[Any]:
+        """Return one value per run, None where it has none.
+
+        Raises
+        ------
+        KeyError
+            If no run has the column.
+        """
+        if name == "name":
+            return [path.rpartition("/")[2] for path in self.paths]
+        if name == "project":
+            return [path.rsplit("/", 2)[1] for path in self.paths]
+        values = self._values(self._key(name))
+        return [values[row] for row in self._rows]
+
+    def _key(self, name: str) -> str:
+        """Return the name under which segments keep a column."""
+        known = self._known()
+        if name in known:
+            return f"{name}:last" if name.startswith("metrics.") else name
+        metric, _, number = name.rpartition(":")
+        if metric.startswith("metrics.") and metric in known and number in (*NUMBERS, "goal"):
+            return name
+        raise KeyError(name)
+
+    def _values(self, key: str) -> Sequence[Any]:
+        """Return a column of all segments."""
+        if key not in self._whole:
+            each = [segment.values(key) for segment in self._segments]
+            self._whole[key] = each[0] if len(each) == 1 else list(chain.from_iterable(each))
+        return self._whole[key]
+
+    def oldest_first(self) -> "RunTable":
+        """Return the runs by the time they began, those without one last; equal ones as now."""
+        begun = self._values("#created")
+        times = [_LAST if begun[row] == NEVER else begun[row] for row in self._rows]
+        return self.take(sorted(range(len(times)), key=times.__getitem__))
+
+    # ------------------------------------------------------------------ for pandas
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the table that ``RunSet.to_frame`` describes."""
-        return to_frame(self._columns())
+        import pandas as pd
 
-    def _columns(self) -> dict[str, Any]:
-        """Columns in the order run, params, metrics, tags; None in the gaps."""
-        columns: dict[str, Any] = {name: [] for name in RUN_COLUMNS}
-        for group in self._groups.values():
-            for name, values in group.columns():
-                if len(values) == self._length:
-                    columns[name] = values
-                    continue
-                column = columns.get(name) or [None] * self._length
-                for place, value in zip(group.places, values, strict=True):
-                    column[place] = value
-                columns[name] = column
-        return {name: columns[name] for name in sorted(columns, key=_kind)}
+        names = [*RUN_COLUMNS, *self.names()[len(self.RUN_COLUMNS) :]]
+        index = _as_index(self._rows)
+        columns = {name: self._array(name, index) for name in names}
+        return pd.DataFrame(columns, copy=False)
+
+    def _array(self, name: str, index: Any) -> Any:
+        """Return a column as pandas takes it without looking at each value."""
+        if name in ("name", "project"):
+            return self.column(name)
+        if name == "created_at":
+            import pandas as pd
+
+            begun = self._joined("#created", "q")[index]
+            return pd.Series(begun.view("datetime64[us]")).dt.tz_localize("UTC")
+        key = self._key(name)
+        columns = [segment.column(key) for segment in self._segments if key in segment]
+        kinds = {kind_of(column.values) for column in columns}
+        has_gaps = len(columns) < len(self._segments) or any(c.rows is not None for c in columns)
+        if kinds == {"q"} and not has_gaps:
+            return self._joined(key, "q")[index]
+        if kinds == {"d"}:
+            return self._joined(key, "d")[index]
+        values = self.column(name)
+        return to_floats(values) if _is_number(name) else values
+
+    def _joined(self, key: str, kind: str) -> "NDArray[Any]":
+        """Return numbers of all segments as one array; NaN in the gaps of doubles."""
+        import numpy as np
+
+        parts = []
+        for segment in self._segments:
+            part = np.full(len(segment), np.nan) if kind == "d" else np.zeros(len(segment), "i8")
+            if key in segment:
+                values, rows = segment.column(key)
+                part[slice(None) if rows is None else _as_index(rows)] = values
+            parts.append(part)
+        return np.concatenate(parts)
 
 
-def _kind(column: str) -> int:
-    return ("params", "metrics", "tags").index(column.split(".")[0]) if "." in column else -1
+def _kind(name: str) -> int:
+    return ("params", "metrics", "tags").index(name.partition(".")[0])
+
+
+def _as_index(rows: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.asarray(rows, dtype=np.intp)
+
+
+def _is_number(name: str) -> bool:
+    return name.startswith("metrics.") or name == "duration_s"
+
+
+# ---------------------------------------------------------------------- records
+
+
+def add_record(
+    builder: Builder,
+    record: RunRecord,
+    key: str,
+    problems: list[Unreadable],
+    stamp: int = 0,
+    more: int = 0,
+) -> None:
+    """Add a run to a builder; what of it cannot be read stays empty and is a problem.
+
+    Parameters
+    ----------
+    key, stamp, more
+        As :class:`Segment` has them. The stamp of a run that may change by itself, because it
+        is being written or was not wholly read, becomes 0.
+    """
+    known = len(problems)
+    status = record.status  # before the rows: those of a run that has ended are all there
+    problems += record.problems
+    params = _readable(lambda: _flat_params(record), record, problems)
+    metrics = _readable(lambda: _numbers(record.stored_metrics), record, problems)
+    if status == "running" or len(problems) > known:
+        stamp = 0
+    facts = [getattr(record, name) for name in KEPT_COLUMNS]
+    builder.add((key, stamp, more, *facts), params, metrics, record.tags)
+
+
+def _flat_params(record: RunRecord) -> Mapping[str, Any]:
+    try:
+        return flat(record.params)
+    except RecursionError as error:
+        raise DamagedError(f"{record.folder.params} is nested too deep to be read.") from error
+
+
+def _readable(
+    read: Callable[[], Mapping[str, Any]], record: RunRecord, problems: list[Unreadable]
+) -> Mapping[str, Any]:
+    try:
+        return read()
+    except (DamagedError, OSError) as error:
+        note(problems, record, error)
+        return {}
+
+
+def _numbers(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return metrics' summaries without what is no number."""
+    return {name: dict(_numbers_of(kept)) for name, kept in stored.items()}
+
+
+def _numbers_of(kept: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in NUMBERS:
+        number = from_stored(kept.get(name))
+        if number is not None:
+            yield name, _to_double(number)
+    if type(kept.get("goal")) is str:
+        yield "goal", kept["goal"]
+
+
+def _to_double(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an integer of hundreds of digits, which only others write
+        return math.inf if number > 0 else -math.inf
+
+
+# ---------------------------------------------------------------------- plain columns
 
 
 def to_frame(columns: dict[str, Any]) -> "pd.DataFrame":
@@ -176,9 +300,9 @@ def to_frame(columns: dict[str, Any]) -> "pd.DataFrame":
     import pandas as pd
 
     for name, values in columns.items():
-        if name.startswith("metrics.") or name == "duration_s":
+        if _is_number(name):
             columns[name] = to_floats(values)
-        elif name in ("created_at", "ended_at"):
+        elif name in _TIMES:
             columns[name] = _to_times(values)
     return pd.DataFrame(columns, copy=False)
 
@@ -193,30 +317,9 @@ def to_floats(values: Sequence[Any]) -> "NDArray[Any]":
         return np.array([from_stored(value) for value in values], dtype=np.float64)
 
 
-def _read_small(path: str) -> bytes:
-    # A longer file is cut here and then is no JSON. A pipe in its place gives nothing at once.
-    fd = os.open(path, _FLAGS)
-    try:
-        return os.read(fd, _SMALL_BYTES)
-    finally:
-        os.close(fd)
-
-
-def _to_float(stored: Any) -> float:
-    number = from_stored(stored)
-    return math.nan if number is None else number
-
-
-def _flat_params(record: RunRecord) -> Mapping[str, Any]:
-    return flat(record.params)
-
-
-def _stored_metrics(record: RunRecord) -> Mapping[str, Any]:
-    return record.stored_metrics
-
-
 def _to_times(values: Sequence[Any]) -> "pd.Series[Any]":
     import pandas as pd
 
     series = pd.Series(list(values), dtype=object)
-    return pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
+    times = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
+    return times.dt.as_unit("us")  # whatever the texts' precision is
