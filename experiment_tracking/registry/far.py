@@ -27,7 +27,7 @@ from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import MAX_BYTES, read_document
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import FINAL
-from experiment_tracking.registry.index import cache_folder
+from experiment_tracking.registry.index.index import cache_folder
 from experiment_tracking.registry.record import CLOSING_BYTES, FAR_MARK, Unreadable
 
 Progress = Callable[[int, int], None]

@@ -423,9 +423,9 @@ class ExperimentRegistry:
         return problems
 
     def _scan(self, project: str | None = None, refresh: bool = False) -> "RunSet":
+        from experiment_tracking.registry.index.scan import read_runs
         from experiment_tracking.registry.progress import Progress
         from experiment_tracking.registry.runset import RunSet
-        from experiment_tracking.registry.scan import read_runs
 
         with Progress("Reading runs") as progress:
             problems = self._pull()

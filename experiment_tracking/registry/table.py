@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder.values import from_stored
+from experiment_tracking.registry.index.segments import NEVER, NUMBERS, Builder, Segment, kind_of
+from experiment_tracking.registry.index.segments import RUN_COLUMNS as KEPT_COLUMNS
 from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
-from experiment_tracking.registry.segments import NEVER, NUMBERS, Builder, Segment, kind_of
-from experiment_tracking.registry.segments import RUN_COLUMNS as KEPT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,9 @@ class RunTable:
         return len(self.paths)
 
     def __add__(self, other: "RunTable") -> "RunTable":
+        if self._segments is other._segments:  # two parts of one table
+            rows = [*self._rows, *other._rows]
+            return RunTable(self.paths + other.paths, self._segments, rows, self.problems)
         start = sum(map(len, self._segments))
         return RunTable(
             self.paths + other.paths,
@@ -169,12 +172,9 @@ class RunTable:
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the table that ``RunSet.to_frame`` describes."""
-        import pandas as pd
-
         names = [*RUN_COLUMNS, *self.names()[len(self.RUN_COLUMNS) :]]
         index = _as_index(self._rows)
-        columns = {name: self._array(name, index) for name in names}
-        return pd.DataFrame(columns, copy=False)
+        return _as_frame({name: self._array(name, index) for name in names})
 
     def _array(self, name: str, index: Any) -> Any:
         """Return a column as pandas takes it without looking at each value."""
@@ -297,14 +297,31 @@ def _to_double(number: float) -> float:
 
 def to_frame(columns: dict[str, Any]) -> "pd.DataFrame":
     """Turn columns of runs into a table: times in UTC, durations and metrics as floats."""
-    import pandas as pd
-
     for name, values in columns.items():
         if _is_number(name):
             columns[name] = to_floats(values)
         elif name in _TIMES:
             columns[name] = _to_times(values)
-    return pd.DataFrame(columns, copy=False)
+    return _as_frame(columns)
+
+
+def _as_frame(columns: dict[str, Any]) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        return pd.DataFrame(columns, copy=False)
+    except UnicodeEncodeError:
+        # The name of a folder that is not UTF-8 has no place in pandas' own kind of text.
+        return pd.DataFrame({name: _as_series(values) for name, values in columns.items()})
+
+
+def _as_series(values: Any) -> "pd.Series[Any]":
+    import pandas as pd
+
+    try:
+        return pd.Series(values)
+    except UnicodeEncodeError:
+        return pd.Series(values, dtype=object)
 
 
 def to_floats(values: Sequence[Any]) -> "NDArray[Any]":

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiment_tracking.registry.index.scan import read_runs
 from experiment_tracking.registry.record import RunRecord, flat
-from experiment_tracking.registry.scan import read_runs
 from experiment_tracking.registry.table import RUN_COLUMNS, RunTable, to_floats, to_frame
 
 

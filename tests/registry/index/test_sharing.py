@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from experiment_tracking.registry import sharing
-from experiment_tracking.registry.sharing import Helper, processors, share_out
+from experiment_tracking.registry.index import sharing
+from experiment_tracking.registry.index.sharing import Helper, processors, share_out
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
 from experiment_tracking.folder.layout import RunFolder
-from experiment_tracking.registry import bulk, looks
-from experiment_tracking.registry.bulk import BulkReader
-from experiment_tracking.registry.index import Index
-from experiment_tracking.registry.looks import Facts, facts_of
+from experiment_tracking.registry.index import bulk, looks
+from experiment_tracking.registry.index.bulk import BulkReader
+from experiment_tracking.registry.index.index import Index
+from experiment_tracking.registry.index.looks import Facts, facts_of
+from experiment_tracking.registry.index.segments import Builder, Segment
+from experiment_tracking.registry.index.sharing import Helper, share_out
 from experiment_tracking.registry.record import RunRecord, Unreadable
-from experiment_tracking.registry.segments import Builder, Segment
-from experiment_tracking.registry.sharing import Helper, share_out
 from experiment_tracking.registry.table import RunTable, add_record
 
 Progress = Callable[[int, int], None]

@@ -15,8 +15,8 @@ import orjson
 
 from experiment_tracking.folder.layout import FORMAT, RunFolder
 from experiment_tracking.folder.liveness import FINAL
-from experiment_tracking.registry.looks import Facts, facts_of
-from experiment_tracking.registry.segments import Builder, Segment, decode, encode
+from experiment_tracking.registry.index.looks import Facts, facts_of
+from experiment_tracking.registry.index.segments import Builder, Segment, decode, encode
 from experiment_tracking.registry.summary import CLOSING_BYTES
 
 START_RUNS = 1600

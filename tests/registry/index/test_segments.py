@@ -5,8 +5,8 @@ from array import array
 import pytest
 
 from experiment_tracking.errors import DamagedError
-from experiment_tracking.registry import segments
-from experiment_tracking.registry.segments import (
+from experiment_tracking.registry.index import segments
+from experiment_tracking.registry.index.segments import (
     FACTS,
     NEVER,
     Builder,

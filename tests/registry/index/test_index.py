@@ -3,9 +3,9 @@ import stat
 
 import pytest
 
-from experiment_tracking.registry import index
-from experiment_tracking.registry.index import VARIABLE, Index, cache_folder
-from experiment_tracking.registry.segments import FACTS, Builder
+from experiment_tracking.registry.index import index
+from experiment_tracking.registry.index.index import VARIABLE, Index, cache_folder
+from experiment_tracking.registry.index.segments import FACTS, Builder
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from experiment_tracking.registry.looks import stamps, to_stamps
-from experiment_tracking.registry.sharing import Helper
+from experiment_tracking.registry.index.looks import stamps, to_stamps
+from experiment_tracking.registry.index.sharing import Helper
 
 ENDS = ("/s", "/p")
 
@@ -64,10 +64,13 @@ def test_what_is_no_answer_is_none(data):
 
 def test_a_looking_process_imports_nothing_else_of_ours():
     code = (
-        "import sys, experiment_tracking.registry.looks\n"
+        "import sys, experiment_tracking.registry.index.looks\n"
         "print(*sorted(m for m in sys.modules if m.startswith('experiment_tracking')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "experiment_tracking", "experiment_tracking.registry", "experiment_tracking.registry.looks"
-    ]  # fmt: skip
+        "experiment_tracking",
+        "experiment_tracking.registry",
+        "experiment_tracking.registry.index",
+        "experiment_tracking.registry.index.looks",
+    ]

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from experiment_tracking.folder import layout
-from experiment_tracking.registry import bulk, looks, scan, sharing
-from experiment_tracking.registry.index import VARIABLE, Index
+from experiment_tracking.registry.index import bulk, looks, scan, sharing
+from experiment_tracking.registry.index.index import VARIABLE, Index
+from experiment_tracking.registry.index.scan import read_runs
+from experiment_tracking.registry.index.segments import Column, Segment, encode
 from experiment_tracking.registry.record import RunRecord
-from experiment_tracking.registry.scan import read_runs
-from experiment_tracking.registry.segments import Column, Segment, encode
 from experiment_tracking.registry.table import RunTable
 
 
@@ -313,7 +313,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing(mixed, cache, monkeypatc
 
 _LIMITED = """
 import resource, sys
-from experiment_tracking.registry import scan
+from experiment_tracking.registry.index import scan
 scan._GRAIN_S = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 table = scan.read_runs(sys.argv[2:], sys.argv[1])
@@ -345,7 +345,7 @@ def test_a_harmed_segment_is_read_anew(three, content):
 _READER = """
 import sys
 from experiment_tracking.folder import layout
-from experiment_tracking.registry import scan
+from experiment_tracking.registry.index import scan
 scan._GRAIN_S = 0
 root = sys.argv[1]
 sys.stdin.readline()

@@ -17,7 +17,7 @@ _PIPE_BYTES = 2**20
 _CODE = """
 import sys
 sys.path[:] = {path!r}
-from experiment_tracking.registry.{module} import serve
+from experiment_tracking.registry.index.{module} import serve
 serve(*sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\\0"))
 """
 

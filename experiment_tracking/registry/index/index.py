@@ -1,6 +1,6 @@
 """What earlier scans have read, kept outside the roots. It may be deleted at any time.
 
-A folder per root holds *segments* (see :mod:`~experiment_tracking.registry.segments`), files
+A folder per root holds *segments* (see :mod:`~experiment_tracking.registry.index.segments`), files
 that never change. A row of any of them is good as long as the run's files look as they did
 when it was read; in which segment it lies does not matter. So readers need no lock and no
 order: whoever reads something new adds a segment, whoever finds too many puts them together,
@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
-from experiment_tracking.registry.segments import VERSION, Segment, decode, encode, merge
+from experiment_tracking.registry.index.segments import VERSION, Segment, decode, encode, merge
 
 VARIABLE = "EXPERIMENT_TRACKING_CACHE"
 """Folder of the cache; ``off``, ``0`` or nothing: none is kept."""

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from experiment_tracking.registry.bulk import BulkReader, to_answer
+from experiment_tracking.registry.index.bulk import BulkReader, to_answer
+from experiment_tracking.registry.index.sharing import Helper
 from experiment_tracking.registry.record import RunRecord
-from experiment_tracking.registry.sharing import Helper
 from experiment_tracking.registry.table import RunTable
 
 FAR_AHEAD = 2**62
@@ -119,7 +119,7 @@ def test_what_is_no_answer_is_none(data):
 
 def test_a_reading_process_imports_little():
     code = (
-        "import sys, experiment_tracking.registry.bulk\n"
+        "import sys, experiment_tracking.registry.index.bulk\n"
         "heavy = {'numpy', 'pandas', 'subprocess', 'experiment_tracking.registry.record'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

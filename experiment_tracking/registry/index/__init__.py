@@ -1,0 +1,1 @@
+"""Scans, and what they keep: many runs read into one table, each only once."""
