@@ -534,22 +534,35 @@ class ExperimentTracker(Logs):
 
         return ExperimentRegistry(self._registry_root)
 
-    def get_best_run(self, metric: str, minimize: bool = True) -> "RunRecord":
+    def get_best_run(self, metric: str, minimize: bool | None = None) -> "RunRecord":
         """Return the project's run with the best value of a metric.
 
         Each run counts with its own best value; NaN never wins.
+
+        Parameters
+        ----------
+        metric
+            Its name, or the last part of it.
+        minimize
+            Whether less is better. By default the metric's goal says so, which its name tells
+            where none was defined; without any goal, less is better, with a notice.
 
         Raises
         ------
         MetricNotFoundError
             If no run has that metric; near names are shown.
         """
-        mode = "min" if minimize else "max"
-        best = self.registry.best(metric, mode=mode, project=self.project)
-        goal = next((k.get("goal") for n, k in best.metrics.items() if n.endswith(metric)), None)
-        if goal is not None and goal.startswith("max") is minimize:
-            notice(f"more of {metric!r} is better, but the best was asked for with {minimize=}.")
-        return best
+        from experiment_tracking.registry.columns import find_metric
+
+        runs = self.registry.list_experiments(self.project)
+        goals = runs.goals(find_metric(metric, runs.metric_names())) if runs else set()
+        if minimize is None and len(goals) != 1:
+            notice(f"whether more of {metric!r} is better is not known: the lowest value is taken.")
+        less = goals != {"maximize"} if minimize is None else minimize
+        if minimize is not None and goals == {"maximize" if minimize else "minimize"}:
+            side = "more" if minimize else "less"
+            notice(f"{side} of {metric!r} is better, but the best was asked for with {minimize=}.")
+        return runs.best(metric, "min" if less else "max")
 
     def compare_runs(
         self,

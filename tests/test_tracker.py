@@ -526,15 +526,29 @@ def test_an_opening_that_fails_leaves_no_folder(make, root, monkeypatch):
     assert os.listdir(root / "p") == []
 
 
-def test_the_wrong_side_of_a_goal_is_remarked_on(make, capfd):
+def test_the_best_run_is_by_the_goal_and_asking_for_the_other_side_is_remarked_on(make, capfd):
     tracker = make("p")
     for value in (0.5, 0.9):
         with tracker.start_run() as run:
-            run.log_metrics({"val/acc": value})
-    assert tracker.get_best_run("val/acc").metrics["val/acc"]["last"] == 0.5
-    assert "more of 'val/acc' is better" in capfd.readouterr().err
+            run.log_metrics({"val/acc": value, "norm": value})
+    assert tracker.get_best_run("acc").metrics["val/acc"]["last"] == 0.9
     assert tracker.get_best_run("val/acc", minimize=False).metrics["val/acc"]["last"] == 0.9
-    assert "is better" not in capfd.readouterr().err
+    assert "is better, but" not in capfd.readouterr().err
+    assert tracker.get_best_run("val/acc", minimize=True).metrics["val/acc"]["last"] == 0.5
+    assert "more of 'val/acc' is better, but" in capfd.readouterr().err
+    assert tracker.get_best_run("norm").metrics["norm"]["last"] == 0.5
+    assert "the lowest value is taken" in capfd.readouterr().err
+
+
+def test_an_equal_finished_run_cannot_be_entered_and_says_what_to_write(make):
+    tracker = make("p")
+    with tracker.start_run("a") as run:
+        run.log_metrics({"loss": 1.0})
+    with (
+        pytest.raises(InvalidTypeError, match=r"p/a is there already.*run.status"),
+        tracker.registry.get("a"),
+    ):
+        pass
 
 
 def test_a_taken_name_is_said(make, capfd):

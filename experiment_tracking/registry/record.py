@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from experiment_tracking.errors import InvalidValueError, NotFoundError
+from experiment_tracking.errors import InvalidTypeError, InvalidValueError, NotFoundError
 from experiment_tracking.folder import amendments as corrections
 from experiment_tracking.folder.digest import Digest, merged_rows
 from experiment_tracking.folder.history import HistoryReader, Row
@@ -52,6 +52,16 @@ class RunRecord(RunSummary):
         from experiment_tracking.registry.display import record_html
 
         return record_html(self)
+
+    def __enter__(self) -> NoReturn:
+        raise InvalidTypeError(
+            f"Run {self.key} is there already and is not run again, so there is nothing to log "
+            "to. Write: run = tracker.start_run(config=…, skip_existing=True), then "
+            "if run.status != 'finished': with run: …"
+        )
+
+    def __exit__(self, *error: object) -> None:
+        """Never called: the run cannot be entered."""
 
     # ------------------------------------------------------------------ what it holds
 
