@@ -23,6 +23,7 @@ from experiment_tracking.endings import Ending
 from experiment_tracking.errors import RunBusyError, WriteError
 from experiment_tracking.files import RunFiles, Sha256
 from experiment_tracking.folder import io, layout
+from experiment_tracking.folder.amendments import Corrections
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import Document, read_document, utc_now
 from experiment_tracking.folder.history import START, HistoryWriter, Row
@@ -142,7 +143,7 @@ class RunWriter:
     def resume(
         cls, folder: RunFolder, identity: Identity, settings: Settings, *, force: bool = False
     ) -> "RunWriter":
-        """Open a further attempt of an existing run.
+        """Open a further attempt of an existing run, which takes in how others corrected it.
 
         Raises
         ------
@@ -152,13 +153,17 @@ class RunWriter:
         """
         documents = read_documents(folder)
         _check_nobody_writes(folder, documents["summary"], force=force)
+        corrections = Corrections(folder)
+        corrections.fold_into(documents["summary"], documents["params"])
         self = cls(folder, documents, settings)
         self._begin_attempt(identity)
         self._heartbeat.beat()
+        corrections.take_in(self.summary, self.params)
         number = len(self.summary.value["attempts"])
         self.history = HistoryWriter.reopen(
             folder.history(), marks={"attempt": number}, on_trouble=self._history_trouble
         )
+        self.history.last_step = corrections.last_step(self.history.last_step)
         self.summary.save()
         self._follow()
         if self.tensorboard is not None:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +14,13 @@ import experiment_tracking
 from experiment_tracking import endings
 from experiment_tracking.backends.following import OutOfTimeError
 from experiment_tracking.errors import InvalidValueError, RunBusyError, RunNotFoundError
+from experiment_tracking.folder import amendments
 from experiment_tracking.folder import history as history_module
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.history import HistoryReader, HistoryWriter
 from experiment_tracking.folder.liveness import Writer
+from experiment_tracking.registry.edit import Edit
+from experiment_tracking.registry.record import RunRecord
 
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(experiment_tracking.__file__))
 
@@ -491,3 +495,244 @@ def test_a_name_that_only_looks_numbered_is_not_resumed(make, root):
     make("p").start_run("seed-7").end_run()
     run = make("p", resume="allow").start_run("seed")
     assert run.name == "seed"
+
+
+# ---------------------------------------------------------------------- a run that was corrected
+
+
+@pytest.fixture
+def corrected(crashed, monkeypatch):
+    """A run of ten steps that somebody has corrected in every way."""
+    monkeypatch.setenv("LOGNAME", "ann")
+    folder = crashed(10, then="run.log_metrics({'test': 0.5}, step=9)")
+    edit = Edit(RunRecord(folder))
+    edit.set_tags({"first": "corrected", "paper": ""})
+    edit.set_notes("by ann")
+    edit.set_param("lr", 7)
+    edit.set_param("seed", 8)
+    edit.log_metric("loss", 3.5, step=4)
+    edit.log_metric("test", 0.75)
+    return folder
+
+
+def read(folder):
+    """What a reader finds, but for the times and numbers of attempts."""
+    record = RunRecord(folder)
+    rows = [{k: v for k, v in row.items() if k not in ("time", "attempt")} for row in record.rows()]
+    metrics = {
+        name: {key: value for key, value in kept.items() if key != "attempt"}
+        for name, kept in record.metrics.items()
+    }
+    return record.tags, record.notes, record.params, rows, metrics
+
+
+def kinds(folder):
+    return [each["kind"] for each in RunRecord(folder).amendments]
+
+
+def test_corrections_are_in_the_documents_of_the_resumed_run_and_stay_listed(make, corrected):
+    before = read(corrected)
+    listed = RunRecord(corrected).amendments
+    make("p", resume="must").start_run("r").end_run()
+    assert read(corrected) == before
+    assert RunRecord(corrected).amendments[:-1] == listed
+    assert kinds(corrected)[-1] == "resumed"
+    summary = document(corrected)
+    assert (summary["tags"], summary["notes"]) == ({"first": "corrected", "paper": ""}, "by ann")
+    assert document(corrected, "params") == {"lr": 7, "seed": 8}
+    assert summary["metrics"]["loss"]["last"] == 3.5
+    assert history(corrected)[-2]["loss"] == 3.5
+
+
+def test_what_the_resumed_run_sets_counts_before_older_corrections(make, corrected):
+    run = make("p", resume="must", tags={"paper": "mine"}, config={"lr": 9}).start_run("r")
+    assert (run.tags["paper"], run.tags["first"]) == ("mine", "corrected")
+    run.set_tags({"first": "again"})
+    run.notes = "by the run"
+    run.end_run()
+    record = RunRecord(corrected)
+    assert record.tags == {"first": "again", "paper": "mine"}
+    assert (record.notes, record.params) == ("by the run", {"lr": 9, "seed": 8})
+    assert record.amendments[-1].items() >= {"by": "run", "old": 7, "new": 9}.items()
+
+
+def test_what_the_resumed_run_logs_counts_as_if_the_late_rows_had_been_logged(make, corrected):
+    run = make("p", resume="must").start_run("r")
+    for step in range(3, 12):
+        run.log_metrics({"loss": 100.0 + step, "test": step / 100}, step=step)
+    run.end_run()
+    loss = [10.0, 9.0, 8.0, *(100.0 + step for step in range(3, 12))]
+    found = RunRecord(corrected).metrics["loss"]
+    assert (found["last"], found["last_step"], found["count"]) == (111.0, 11, 12)
+    assert (found["best"], found["best_step"], found["max"]) == (8.0, 2, 111.0)
+    assert found["mean"] == pytest.approx(sum(loss) / 12)
+    assert [row["loss"] for row in RunRecord(corrected).rows() if "loss" in row] == loss
+    assert RunRecord(corrected).metrics["test"]["last"] == 0.11
+
+
+def test_an_attempt_above_a_late_step_leaves_the_late_value_alone(make, corrected):
+    run = make("p", resume="must").start_run("r")
+    run.log_metrics({"loss": 0.5}, step=10)
+    run.end_run()
+    loss = [10.0, 9.0, 8.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.0, 3.5, 0.5]
+    assert [row["loss"] for row in RunRecord(corrected).rows() if "loss" in row] == loss
+    found = RunRecord(corrected).metrics["loss"]
+    assert (found["last"], found["count"], found["mean"]) == (0.5, 11, sum(loss) / 11)
+    assert document(corrected)["metrics"]["loss"] == found
+
+
+def test_without_a_step_rows_go_on_behind_the_last_that_the_run_logged(make, corrected):
+    Edit(RunRecord(corrected)).log_metric("loss", 3.0, step=3)
+    for step in (10, 11):
+        make("p", resume="must").start_run("r").end_run()
+        run = make("p", resume="must").start_run("r")
+        run.log_metrics({"other": 1})
+        run.end_run()
+        assert history(corrected)[-1]["step"] == step
+
+
+def test_a_resumed_run_is_corrected_and_resumed_once_more(make, corrected):
+    run = make("p", resume="must").start_run("r")
+    run.log_metrics({"loss": 0.5}, step=10)
+    run.end_run()
+    edit = Edit(RunRecord(corrected))
+    edit.set_tags({"paper": "table 2"})
+    edit.log_metric("loss", 0.25, step=10)
+    before = read(corrected)
+    run = make("p", resume="must").start_run("r")
+    assert read(corrected) == before
+    run.set_tags({"first": "third"})
+    run.log_metrics({"loss": 0.125}, step=11)
+    run.end_run()
+    record = RunRecord(corrected)
+    assert record.tags == {"first": "third", "paper": "table 2"}
+    loss = [row["loss"] for row in record.rows() if "loss" in row]
+    assert loss == [10.0, 9.0, 8.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.0, 3.5, 0.25, 0.125]
+    assert (record.metrics["loss"]["last"], record.metrics["loss"]["count"]) == (0.125, 12)
+    assert kinds(corrected).count("resumed") == 2
+
+
+def test_a_run_that_nobody_has_corrected_gets_no_mark(make, crashed):
+    folder = crashed()
+    run = make("p", resume="must").start_run("r")
+    assert not (folder / "amendments").exists()
+    run.log_params({"lr": 2})
+    run.end_run()
+    make("p", resume="must").start_run("r").end_run()
+    assert kinds(folder) == ["param"]
+
+
+def test_corrections_that_are_taken_in_are_not_marked_again(make, corrected):
+    for _ in range(2):
+        make("p", resume="must").start_run("r").end_run()
+    assert kinds(corrected).count("resumed") == 1
+
+
+RESUME_AND_DIE = """
+import os, signal, sys
+from experiment_tracking import ExperimentTracker
+from experiment_tracking.folder import amendments
+from experiment_tracking.folder.history import HistoryWriter
+
+def die(*args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+owner, name = sys.argv[2].split(".")
+setattr({"amendments": amendments, "HistoryWriter": HistoryWriter, "Document":
+         amendments.Document}[owner], name, die)
+tracker = ExperimentTracker("p", root=sys.argv[1], use_tensorboard=False, auto_log=False,
+                            resume="must")
+tracker.start_run("r")
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "marks"),
+    [
+        ("Document.save", 0),
+        ("amendments.take_in_rows", 0),
+        ("amendments.add", 0),
+        ("HistoryWriter.reopen", 1),
+    ],
+)
+def test_killed_while_it_takes_corrections_in_a_run_reads_the_same(
+    make, corrected, root, step, marks
+):
+    before = read(corrected)
+    done = subprocess.run(
+        [sys.executable, "-c", RESUME_AND_DIE, root, step],
+        env=os.environ | {"PYTHONPATH": PACKAGE_PARENT},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert (read(corrected), kinds(corrected).count("resumed")) == (before, marks)
+    run = make("p", resume="must").start_run("r")
+    assert (read(corrected), kinds(corrected).count("resumed")) == (before, 1)
+    run.log_metrics({"loss": 0.5}, step=9)
+    run.end_run()
+    loss = [row["loss"] for row in RunRecord(corrected).rows() if "loss" in row]
+    assert loss == [10.0, 9.0, 8.0, 7.0, 5.0, 4.0, 3.0, 2.0, 3.5, 0.5]
+
+
+def test_a_correction_that_comes_while_the_run_is_being_resumed_is_kept(
+    make, corrected, monkeypatch
+):
+    edit = Edit(RunRecord(corrected), force=True)
+    take_in = amendments.take_in_rows
+
+    def and_somebody_edits(path, late):
+        take_in(path, late)
+        edit.set_tags({"meanwhile": "yes"})
+
+    monkeypatch.setattr(amendments, "take_in_rows", and_somebody_edits)
+    run = make("p", resume="must").start_run("r")
+    run.set_tags({"first": "again"})
+    assert RunRecord(corrected).tags == {"first": "again", "paper": "", "meanwhile": "yes"}
+    run.end_run()
+    make("p", resume="must").start_run("r").end_run()
+    assert document(corrected)["tags"] == {"first": "again", "paper": "", "meanwhile": "yes"}
+
+
+def test_a_correction_that_cannot_be_read_goes_on_being_folded_with_those_behind_it(
+    make, corrected, monkeypatch
+):
+    """Such as one of another user who lets nobody read it; a reader may be somebody else."""
+    real = amendments.read_document
+
+    def refuse(path):
+        if path.endswith("000002.json"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    before = read(corrected)
+    with monkeypatch.context() as patch:
+        patch.setattr(amendments, "read_document", refuse)
+        make("p", resume="must").start_run("r").end_run()
+    assert RunRecord(corrected).amendments[1]["new"] == 1
+    assert document(corrected)["tags"] == {"first": "corrected"}
+    assert read(corrected) == before
+
+
+def test_where_the_mark_cannot_be_written_the_run_goes_on_and_says_so(
+    make, corrected, monkeypatch, capfd
+):
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    before = read(corrected)
+    with monkeypatch.context() as patch:
+        patch.setattr(amendments, "add", refuse)
+        run = make("p", resume="must").start_run("r")
+    assert "amendments cannot be written" in capfd.readouterr().err
+    run.end_run()
+    assert read(corrected) == before
+    make("p", resume="must").start_run("r").end_run()
+    assert (read(corrected), kinds(corrected)[-1]) == (before, "resumed")
+
+
+def test_a_damaged_correction_does_not_keep_the_others_out(make, corrected):
+    (corrected / "amendments" / "000001.json").write_text("{")
+    before = read(corrected)
+    make("p", resume="must").start_run("r").end_run()
+    assert read(corrected) == before
+    assert document(corrected)["tags"] == {"first": "", "paper": ""}
+    (corrected / "amendments" / "000001.json").unlink()

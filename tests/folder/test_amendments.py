@@ -21,9 +21,12 @@ from experiment_tracking.folder.amendments import (
     fold_params,
     fold_rows,
     fold_tags,
+    take_in_rows,
 )
-from experiment_tracking.folder.digest import Digest, merged_rows
+from experiment_tracking.folder.digest import Digest, merge_attempts, merged_rows
+from experiment_tracking.folder.history import HistoryReader
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.folder.values import RESERVED
 
 REPOSITORY = str(Path(__file__).parents[2])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -126,6 +129,7 @@ def test_what_is_no_amendments_file_is_passed_over(folder):
         ({"kind": "metric", "new": 0.1, "time": 1.0}, "its step is nothing"),
         ({"kind": "metric", "new": 0.1, "step": 1.0, "time": 1.0}, "its step is 1.0"),
         ({"kind": "metric", "new": 0.1, "step": 1}, "its time is nothing"),
+        ({"kind": "resumed", "new": "1"}, "its new is '1'"),
     ],
 )
 def test_one_with_a_wrong_part_is_passed_over_and_told(change, wrong, folder):
@@ -290,7 +294,7 @@ def test_params_are_corrected_where_they_stand():
 def test_a_whole_object_may_be_corrected_and_then_a_part_of_it():
     changes = [by_ann("param", "model", new={"depth": 5}), by_ann("param", "model.depth", new=6)]
     assert fold_params({"model": 1}, changes) == {"model": {"depth": 6}}
-    assert fold_params({"model": 1}, changes[::-1]) == {"model": {"depth": 5}, "model.depth": 6}
+    assert fold_params({"model": 1}, changes[::-1]) == {"model": {"depth": 5}}
     assert changes[0]["new"] == {"depth": 5}
 
 
@@ -370,3 +374,136 @@ def test_the_digest_with_late_metrics_is_that_of_all_rows_together(first, second
     }
     assert without_attempts == expected.to_dict()
     assert not any(math.isnan(kept["total"]) for kept in without_attempts.values())
+
+
+# ---------------------------------------------------------------------- what is taken in
+
+
+def mark(up_to):
+    return {"by": "run", "kind": "resumed", "name": "", "new": up_to}
+
+
+def test_what_a_mark_says_is_taken_in_is_not_folded_again_and_stays_listed(folder):
+    kinds = [by_ann(new="1"), by_ann("notes", "notes", new="x"), by_ann("param", "lr", new=1)]
+    amendments.add(folder, *kinds, late("loss", 3, 1.0), mark(4))
+    found, problems = amendments.read(folder)
+    assert ([each["kind"] for each in found], problems) == (
+        ["tag", "notes", "param", "metric", "resumed"], [],
+    )  # fmt: skip
+    assert (fold_tags({}, found), fold_notes("", found), fold_params({}, found)) == ({}, "", {})
+    assert fold_rows([], found) == []
+    assert fold_metrics({}, found, list, {}) == {}
+
+
+def test_one_that_was_added_before_the_mark_but_not_read_for_it_is_folded(folder):
+    amendments.add(folder, by_ann(new="1"), by_ann(name="b", new="2"), mark(1), by_ann(new="3"))
+    found, _ = amendments.read(folder)
+    assert [each["new"] for each in found] == ["1", 1, "2", "3"]
+    assert fold_tags({}, found) == {"b": "2", "a": "3"}
+
+
+def test_of_several_marks_the_one_that_takes_in_most_holds(folder):
+    amendments.add(folder, by_ann(new="1"), mark(1), by_ann(new="2"), mark(3), mark(1))
+    assert fold_tags({}, amendments.read(folder)[0]) == {}
+
+
+def test_only_the_run_itself_marks(folder):
+    amendments.add(folder, by_ann(new="1"), {**mark(1), "by": "ann"})
+    assert fold_tags({}, amendments.read(folder)[0]) == {"a": "1"}
+
+
+PARAM = st.sampled_from(["a", "a.b", "a.b.c", "a.d", "e"])
+OBJECTS = st.sampled_from(["1", "{}", '{"b": 1}', '{"b": {"c": 1}, "d": 2}']).map(json.loads)
+PARAM_CHANGES = st.lists(st.tuples(PARAM, st.none() | OBJECTS))
+
+
+@given(st.dictionaries(st.sampled_from(["a", "e"]), OBJECTS), PARAM_CHANGES)
+def test_to_fold_the_same_params_once_more_changes_nothing(params, changes):
+    entries = [
+        by_ann("param", name, **({} if value is None else {"new": value}))
+        for name, value in changes
+    ]
+    folded = fold_params(params, entries)
+    assert fold_params(folded, entries) == folded
+
+
+def write_rows(path, rows):
+    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n" if rows else "[\n]\n")
+
+
+def taken_in(path, rows, changes):
+    """Return the rows of a history after late metrics have gone into it."""
+    write_rows(path, rows)
+    # As by step and name, which is how they come: the newest of several.
+    take_in_rows(str(path), list({(c["name"], c["step"]): c for c in changes}.values()))
+    assert json.loads(path.read_text()) == HistoryReader(str(path)).rows()
+    return HistoryReader(str(path)).rows()
+
+
+def test_a_late_row_bears_the_latest_attempt_of_its_metric(tmp_path):
+    rows = [row(0, a=1), row(1, a=2), {**row(1, b=3), "attempt": 2}]
+    new = taken_in(tmp_path / "h.json", rows, [late("a", 0, 7), late("b", 5, 8), late("c", 0, 9)])
+    assert new == [
+        *rows[1:], {"step": 0, "time": 9.0, "a": 7}, {"step": 5, "time": 9.0, "attempt": 2, "b": 8},
+        {"step": 0, "time": 9.0, "attempt": 2, "c": 9},
+    ]  # fmt: skip
+
+
+def test_the_first_value_of_a_further_attempt_is_changed_where_it_stands(tmp_path):
+    """Without it, the earlier attempt's steps 3 and 4 would count again."""
+    rows = [row(step, a=step) for step in range(5)]
+    rows += [{**row(step, a=10 + step), "attempt": 2} for step in (2, 9)]
+    new = taken_in(tmp_path / "h.json", rows, [late("a", 2, 7)])
+    assert merge_attempts(new) == {"a": [(0, 0), (1, 1), (2, 7), (9, 19)]}
+
+
+def test_a_late_value_where_all_are_superseded_stands_behind_them(tmp_path):
+    rows = [row(5, a=1), {**row(3, a=2), "attempt": 2}]
+    new = taken_in(tmp_path / "h.json", rows, [late("a", 5, 7)])
+    assert new[:2] == rows
+    assert merge_attempts(new) == {"a": [(3, 2), (5, 7)]}
+
+
+def test_a_run_without_rows_gets_its_late_ones(tmp_path):
+    new = taken_in(tmp_path / "h.json", [], [late("a", 2, "NaN")])
+    assert new == [{"step": 2, "time": 9.0, "a": "NaN"}]
+
+
+def points(rows):
+    """Each metric's steps and values, in the order of the rows."""
+    found = {}
+    for each in rows:
+        for name in each.keys() - RESERVED:
+            found.setdefault(name, []).append((each["step"], each[name]))
+    return found
+
+
+def in_any_order(points):
+    return {name: sorted(map(repr, each)) for name, each in points.items() if each}
+
+
+@given(ROWS, ROWS, ROWS, LATE, ROWS)
+def test_late_rows_in_the_history_count_as_folded_and_a_new_attempt_supersedes_them(
+    first, second, third, changes, new_attempt
+):
+    attempts = enumerate((first, second, third, new_attempt), 1)
+    *earlier, fourth = (
+        [{**row(step, **metrics), "attempt": number} for step, metrics in rows]
+        for number, rows in attempts
+    )
+    rows = [each for attempt in earlier for each in attempt]
+    entries = [late(*change) for change in changes]
+    wanted = points(fold_rows(merged_rows(rows), entries))
+    with tempfile.TemporaryDirectory() as place:
+        new = taken_in(Path(place) / "h.json", rows, entries)
+        assert taken_in(Path(place) / "h.json", new, entries) == new
+    assert in_any_order(points(merged_rows(new))) == in_any_order(wanted)
+    # Killed before the mark: they are folded once more.
+    assert points(fold_rows(merged_rows(new), entries)) == wanted
+    # From the new attempt's first step of a metric on, nothing older is left.
+    logged = points(fourth)
+    for name, own in logged.items():
+        wanted[name] = [point for point in wanted.get(name, []) if point[0] < own[0][0]] + own
+    found = points(merged_rows(new + fourth))
+    assert in_any_order(found) == in_any_order(wanted)
+    assert all(found[name][-len(own) :] == own for name, own in logged.items())

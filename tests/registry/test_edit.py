@@ -254,6 +254,38 @@ def test_a_resumed_runs_own_new_value_of_a_param_counts(edited, run, tracker):
     assert seen(run).params == {"lr": 0.9, "model": {"depth": 2}, "seed": 1}
 
 
+def test_a_resumed_runs_own_tags_and_notes_count(edited, run, tracker):
+    edited.set_tags({"sweep": "b", "paper": ""})
+    edited.set_notes("mine")
+    resumed = tracker(resume="must").start_run("r")
+    resumed.set_tags({"sweep": "c"})
+    resumed.notes = "its own"
+    resumed.end_run()
+    assert seen(run).tags == {"sweep": "c", "draft": "", "paper": ""}
+    assert seen(run).notes == "its own"
+    edited.set_tags({"sweep": "d"})
+    edited.set_notes("mine again")
+    assert (seen(run).tags["sweep"], seen(run).notes) == ("d", "mine again")
+    assert changes(edited)[-2:] == [
+        ("tag", "sweep", "c", "d"),
+        ("notes", "notes", "its own", "mine again"),
+    ]
+
+
+def test_a_late_value_gives_way_to_what_a_resumed_run_logs_at_its_step(edited, run, tracker):
+    edited.log_metric("test/acc", 0.9)
+    resumed = tracker(resume="must").start_run("r")
+    resumed.log_metrics({"test/acc": 0.95})  # at the same step, behind the last of its own
+    resumed.log_metrics({"test/acc": 0.96})
+    resumed.end_run()
+    points = [(row["step"], row["test/acc"]) for row in seen(run).rows() if "test/acc" in row]
+    assert points == [(2, 0.95), (3, 0.96)]
+    found = seen(run).metrics["test/acc"]
+    assert (found["last"], found["best"], found["count"]) == (0.96, 0.96, 2)
+    history = seen(run).history("test/acc")
+    assert list(history["test/acc"]) == [0.95, 0.96]
+
+
 def test_a_killed_run_may_be_corrected(killed):
     edit = Edit(RunRecord(killed))
     edit.log_metric("loss", 7.0, step=3)
