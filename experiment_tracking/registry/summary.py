@@ -192,8 +192,9 @@ class RunSummary:
         """Corrections, oldest first: ``at``, ``by``, ``kind``, ``name``, ``old``, ``new``.
 
         Of a metric also ``step`` and ``time``. ``old`` or ``new`` is absent where there was or is
-        nothing. Those by ``"run"`` are of params that the run itself logged again; all others
-        are folded into what this record shows. Reads ``amendments/*.json``.
+        nothing. Those by ``"run"`` are of params that the run itself logged again, and marks of
+        kind ``"resumed"``: what stands before one is in the run's documents. All others are
+        folded into what this record shows. Reads ``amendments/*.json``.
         """
         return self._amendments[0]
 
