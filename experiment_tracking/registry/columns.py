@@ -1,7 +1,9 @@
 """What a column's name means: a fact of the run, a param, a tag, or a number of a metric."""
 
 import json
+import re
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
@@ -11,10 +13,21 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.table import RunTable
 
 RUN_COLUMNS = (
-    "name", "project", "status", "created_at", "duration_s", "id", "status_note", "ended_at",
-    "notes", "group", "parent", "commit", "exit_code", "rerun_of", "imported_from",
+    "name", "project", "status", "created_at", "duration_s", "age_s", "id", "status_note",
+    "ended_at", "notes", "group", "parent", "commit", "exit_code", "rerun_of", "imported_from",
+    "key", "path",
 )  # fmt: skip
 """What is known of every run besides its params, metrics and tags."""
+
+OTHER_WORDS = {
+    "run": "key", "run_name": "name", "git.commit": "commit", "created": "created_at",
+    "started_at": "created_at", "start_time": "created_at", "date": "created_at",
+    "end_time": "ended_at", "duration": "duration_s", "age": "age_s",
+}  # fmt: skip
+"""What else run columns are called; a param or metric of the very name comes first."""
+
+_EMPTY_IS_NONE = ("id", "status_note", "notes", "group")
+_MOST_NAMES = 12
 
 _NUMBERS = {
     "final": "last", "last": "last", "best": "best", "min": "min", "max": "max", "mean": "mean",
@@ -49,19 +62,35 @@ def values(table: "RunTable", name: str) -> list[Any]:
     MetricNotFoundError
         If ``metrics.`` stands before a name that no metric has.
     """
-    if name in ("key", "run"):
+    if name in RUN_COLUMNS:
+        return _run_values(table, name)
+    kind, _, rest = name.partition(".")
+    if rest and kind == "metrics":
+        return _metric_values(table, rest)
+    if rest and kind == "params":
+        return _param_values(table, rest)
+    return _column(table, name) if rest and kind == "tags" else _bare_values(table, name)
+
+
+def _run_values(table: "RunTable", name: str) -> list[Any]:
+    if name == "key":
         pairs = zip(table.column("project"), table.column("name"), strict=True)
         return [f"{project}/{run}" for project, run in pairs]
     if name == "path":
         return list(table.paths)
-    kind, _, rest = name.partition(".")
-    if kind == "metrics":
-        return _metric_values(table, rest)
-    if name in RUN_COLUMNS or kind == "tags":
-        return _column(table, name)
-    if kind == "params":
-        return _param_values(table, rest)
-    return _bare_values(table, name)
+    if name == "age_s":
+        now = datetime.now(UTC)
+        return [_age_s(created_at, now) for created_at in table.column("created_at")]
+    found = _column(table, name)
+    return [value or None for value in found] if name in _EMPTY_IS_NONE else found
+
+
+def _age_s(created_at: str | None, now: datetime) -> float | None:
+    """Return seconds since then; none below 0, for clocks of machines differ."""
+    try:
+        return max(0.0, (now - datetime.fromisoformat(created_at or "")).total_seconds())
+    except (TypeError, ValueError):  # of a damaged run: no time, or one without a zone
+        return None
 
 
 def names_of(table: "RunTable", kind: str) -> list[str]:
@@ -108,13 +137,35 @@ def _bare_values(table: "RunTable", name: str) -> list[Any]:
         )
     if name in params:
         return _column(table, f"params.{name}")
+    if name in OTHER_WORDS and name not in metrics:
+        return _run_values(table, OTHER_WORDS[name])
+    kind, _, rest = name.partition(".")
+    if kind == "config" and rest in params:
+        return _column(table, f"params.{rest}")
+    if not params and not metrics:
+        return [None] * len(table)
+    return numbers(table, *_metric_called(name, params, metrics, names_of(table, "tags")))
+
+
+def _metric_called(
+    name: str, params: Collection[str], metrics: Collection[str], tags: Collection[str]
+) -> Column:
     try:
-        return _metric_values(table, name)
-    except MetricNotFoundError as error:
+        found = _reading(name, metrics)
+    except MetricNotFoundError as error:  # several bear it as their last part
+        raise InvalidValueError(str(error)) from error
+    if found is None and name in ("tag", "tags"):
+        there = f"There are: {', '.join(sorted(tags)[:_MOST_NAMES])}." if tags else ""
         raise InvalidValueError(
-            f"No column is called {name!r}. {near(name, {*RUN_COLUMNS, *params})} "
-            f"As a metric: {error}"
-        ) from error
+            f"No column is called {name!r}, for each tag is one. Write tags.x is not null, or "
+            f'tags.x = "value". {there}'.rstrip()
+        )
+    if found is None:
+        raise InvalidValueError(
+            f"No column is called {name!r}. "
+            f"{near(_without_number(name), params, metrics, RUN_COLUMNS)}"
+        )
+    return found
 
 
 def _param_values(table: "RunTable", name: str) -> list[Any]:
@@ -164,6 +215,13 @@ def find_column(column: str, names: Collection[str]) -> Column:
     MetricNotFoundError
         If none or several answer to it; near or matching names are shown.
     """
+    if found := _reading(column, names):
+        return found
+    close = near(_without_number(column), names)
+    raise MetricNotFoundError(f"No run here has the metric {column!r}. {close}")
+
+
+def _reading(column: str, names: Collection[str]) -> Column | None:
     readings = list(_readings(column))
     for metric, number in readings:
         if metric in names:
@@ -171,7 +229,7 @@ def find_column(column: str, names: Collection[str]) -> Column:
     for metric, number in readings:
         if found := _by_last_part(metric, names):
             return Column(found, number)
-    raise MetricNotFoundError(f"No run here has the metric {column!r}. {near(column, names)}")
+    return None
 
 
 def find_metric(name: str, names: Collection[str]) -> str:
@@ -189,17 +247,37 @@ def find_metric(name: str, names: Collection[str]) -> str:
     raise MetricNotFoundError(f"No run here has the metric {name!r}. {near(name, names)}")
 
 
-def near(name: str, names: Collection[str]) -> str:
-    """Say in one sentence which names are near ``name``, or which there are."""
+def near(name: str, *kinds: Collection[str]) -> str:
+    """Say in one sentence which names are near ``name``, or which there are.
+
+    Parameters
+    ----------
+    name
+        What was asked for.
+    *kinds
+        Names there are, those of a kind that is told first before others.
+    """
+    known = [sorted(names) for names in kinds]
+    if close := [*_alike_in_part(name, known), *_alike(name, known)]:
+        return f"Near: {', '.join(list(dict.fromkeys(close))[:5])}."
+    share = _MOST_NAMES // len(known)
+    if shown := [each for names in known for each in names[:share]]:
+        return f"There are: {', '.join(shown)}{' …' if len(shown) < sum(map(len, known)) else ''}."
+    return "There are none yet."
+
+
+def _alike_in_part(name: str, known: list[list[str]]) -> list[str]:
+    """Return the names whose last part is ``name``, then those in whose last part it is."""
+    word = name.lower()
+    parts = [(each, re.split("[./]", each)[-1].lower()) for names in known for each in names]
+    inside = [each for each, part in parts if len(word) > 1 and word in part]
+    return [each for each, part in parts if part == word] + inside
+
+
+def _alike(name: str, known: list[list[str]]) -> list[str]:
     import difflib  # only a mistake needs it
 
-    close = difflib.get_close_matches(name, list(names), n=5, cutoff=0.5)
-    if close:
-        return f"Near: {', '.join(close)}."
-    if names:
-        known = sorted(names)
-        return f"There are: {', '.join(known[:10])}{' …' if len(known) > 10 else ''}."
-    return "There are none yet."
+    return [each for names in known for each in difflib.get_close_matches(name, names, n=5)]
 
 
 def _readings(column: str) -> Iterator[tuple[str, str]]:
@@ -210,6 +288,11 @@ def _readings(column: str) -> Iterator[tuple[str, str]]:
     for prefix in _PREFIXES:
         if column.startswith(prefix + "_"):
             yield column[len(prefix) + 1 :], _NUMBERS[prefix]
+
+
+def _without_number(column: str) -> str:
+    name, colon, word = column.rpartition(":")
+    return name if colon and word in _NUMBERS else column
 
 
 def _by_last_part(name: str, names: Collection[str]) -> str | None:

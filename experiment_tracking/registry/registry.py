@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.errors import InvalidTypeError, RunNotFoundError
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.notices import notice
 from experiment_tracking.registry.columns import near
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ExperimentRegistry:
     ) -> None:
         first: Any = [root] if _is_one(root) else root
         self._far: list[FarRoot] = []
+        self._copies = 0
         self._has_pulled = True  # when it was made: the first scan need not do it again
         roots = [self._to_root(_checked(each)) for each in (*first, *more_roots)]
         self.roots = list(dict.fromkeys(roots))
@@ -425,14 +427,17 @@ class ExperimentRegistry:
     def _scan(self, project: str | None = None, refresh: bool = False) -> "RunSet":
         from experiment_tracking.registry.index.scan import read_runs
         from experiment_tracking.registry.progress import Progress
-        from experiment_tracking.registry.runset import RunSet
+        from experiment_tracking.registry.runset import RunSet, once_each
 
         with Progress("Reading runs") as progress:
             problems = self._pull()
             tables = [
                 read_runs(_paths(root, project), root, refresh, progress) for root in self.roots
             ]
-        runs = RunSet(reduce(operator.add, tables).oldest_first())
+        runs, copies = once_each(RunSet(reduce(operator.add, tables).oldest_first()))
+        if copies > self._copies:  # told once, not at every listing
+            notice(f"{copies} runs are in several roots, by their ids; the first root's count.")
+        self._copies = copies
         self.problems = runs.problems
         self.problems += problems
         return runs
@@ -448,7 +453,7 @@ class ExperimentRegistry:
         if not paths and len(key) >= _SHORTEST_ID:
             runs = self._scan()
             ids = zip(runs.column("id"), runs.table.paths, strict=True)
-            paths = [path for each, path in ids if each.startswith(key)]
+            paths = [path for each, path in ids if each and each.startswith(key)]
         if len(paths) != 1:
             raise RunNotFoundError(self._not_one(key, paths))
         return RunRecord(paths[0])

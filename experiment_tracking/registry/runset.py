@@ -10,6 +10,7 @@ from experiment_tracking.errors import (
     InvalidTypeError,
     InvalidValueError,
     MetricNotFoundError,
+    in_words,
 )
 from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.folder.values import to_plain, to_stored, to_tags
@@ -29,6 +30,10 @@ Tags = Mapping[str, Any] | Iterable[str] | str
 Where = str | Callable[[RunRecord], bool]
 T = TypeVar("T")
 
+_KEYWORDS = (
+    "Besides columns, list_experiments takes project, where, status, tags, order_by, limit and "
+    "refresh."
+)
 _MODES = {"min": "min", "minimize": "min", "max": "max", "maximize": "max"}
 
 
@@ -122,8 +127,19 @@ class RunSet(Sequence[RunRecord]):
         if tags is not None:
             runs = runs._tagged(_wanted_tags(tags))
         for name, value in equal.items():
-            runs = runs._having(name, _is_one_of(value))
+            runs = runs._equal(name, value)
         return runs if where is None else runs._where(where)
+
+    def _equal(self, name: str, value: Any) -> "RunSet":
+        if isinstance(value, Mapping) and value:  # params are flat, so no run has it
+            raise InvalidValueError(
+                f"{name}={value!r:.60} is a mapping, which no column holds. Write params as "
+                f"**{{'params.lr': 0.1}} or lr=0.1. {_KEYWORDS}"
+            )
+        try:
+            return self._having(name, _is_one_of(value))
+        except (InvalidValueError, MetricNotFoundError) as error:
+            raise type(error)(f"{error} {_KEYWORDS}") from error
 
     def _having(self, name: str, is_met: Callable[[Any], bool]) -> "RunSet":
         values = self.column(name) if self else []
@@ -139,9 +155,9 @@ class RunSet(Sequence[RunRecord]):
         if isinstance(where, str):
             from experiment_tracking.registry.filters.filter import parse
 
-            kept = parse(where).keep(self.column, len(self))
+            kept = parse(where, self.column).keep(self.column, len(self))
         elif callable(where):
-            kept = self.each(where, False)
+            kept = self.each(_naming_the_run(where), False)
         else:
             raise InvalidTypeError(
                 f"where must be a filter such as 'metrics.loss < 0.1' or a function of a record, "
@@ -386,6 +402,43 @@ class RunSet(Sequence[RunRecord]):
         if record is None:
             record = self._records[row] = RunRecord.unread(self.table.paths[row])
         return record
+
+
+def once_each(runs: RunSet) -> tuple[RunSet, int]:
+    """Leave out runs whose id an earlier run of another root has, as a backup's runs do.
+
+    In one root equal ids stay: there a folder was copied on purpose, or by a mistake to be seen.
+
+    Returns
+    -------
+    tuple
+        The runs that are left, in their order, and the number of those left out.
+    """
+    roots = [path.rsplit("/", 2)[0] for path in runs.table.paths]
+    if len(set(roots)) < 2:
+        return runs, 0
+    first: dict[str, str] = {}
+    rows = [
+        row
+        for row, (root, id_) in enumerate(zip(roots, runs.table.column("id"), strict=True))
+        if not id_ or first.setdefault(id_, root) == root
+    ]
+    return runs.take(rows), len(runs) - len(rows)
+
+
+def _naming_the_run(where: Callable[[RunRecord], bool]) -> Callable[[RunRecord], bool]:
+    def holds(run: RunRecord) -> bool:
+        try:
+            return where(run)
+        except (DamagedError, OSError):  # of the run: to its problems
+            raise
+        except Exception as error:
+            name = getattr(where, "__name__", type(where).__name__)
+            raise InvalidValueError(
+                f"where={name} failed on run {run.key}: {in_words(error)}"
+            ) from error
+
+    return holds
 
 
 def _is_there(value: Any) -> bool:

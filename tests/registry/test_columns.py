@@ -1,7 +1,7 @@
 import pytest
 
 from experiment_tracking.errors import MetricNotFoundError
-from experiment_tracking.registry.columns import find_column, find_metric
+from experiment_tracking.registry.columns import find_column, find_metric, near
 
 NAMES = ["train/loss", "val/loss", "val/acc", "min_loss", "a:b", "lr", "model/x/lr2"]
 
@@ -58,3 +58,20 @@ def test_an_unknown_metric_shows_all_names_where_none_is_near():
         find_metric("zzzzzz", NAMES)
     with pytest.raises(MetricNotFoundError, match="There are none yet"):
         find_metric("loss", [])
+
+
+def test_names_whose_last_part_is_the_word_or_holds_it_come_first():
+    params = ["hiden", "model.hidden_size", "model.Hidden", "h"]
+    assert near("hidden", params, ["net/hidden"], ["id"]) == (
+        "Near: model.Hidden, net/hidden, model.hidden_size, hiden."
+    )
+
+
+def test_names_of_a_kind_that_is_told_first_come_first():
+    assert near("create", ["lr"], ["recreate"], ["created_at"]) == "Near: recreate, created_at."
+    assert near("zzz", ["seed", "lr"], ["loss"], ["id"]) == "There are: lr, seed, loss, id."
+
+
+def test_of_many_names_some_of_each_kind_are_shown():
+    params, facts = [f"p{number}" for number in range(9)], ("id", "notes")
+    assert near("zzz", params, ["loss"], facts) == "There are: p0, p1, p2, p3, loss, id, notes …."

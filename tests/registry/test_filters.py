@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
+from experiment_tracking.registry.columns import OTHER_WORDS
 from experiment_tracking.registry.filters.filter import parse
 from experiment_tracking.registry.filters.grammar import MAX_CHARACTERS, MAX_DEPTH
 
@@ -41,7 +42,7 @@ RUNS = {
 
 
 def column(name):
-    for known in (name, f"params.{name}", f"metrics.{name}"):
+    for known in (name, f"params.{name}", f"metrics.{name}", OTHER_WORDS.get(name)):
         if known in RUNS:
             return RUNS[known]
     raise MetricNotFoundError(f"No run here has the metric {name!r}. Near: val/loss.")
@@ -106,6 +107,14 @@ def zone(monkeypatch):
         ("not not not(name='a')", "bcd"),
         ("commit like '3f2%'", "ab"),
         ("git.commit = '1234567'", "d"),
+        ("lr=0.1&&name='a'||name='d'", "ad"),
+        ("lr <> 0.1", "b"),
+        ("model.depth in [2, 16]", "ad"),
+        ("model.depth not in [2,16,]", "bc"),
+        ("metrics.val/loss is nan", "b"),
+        ("metrics.val/loss IS NOT NaN", "ac"),
+        ("model.depth between 4 and 8 and name != 'b'", "c"),
+        ("optimizer between 'adam' and 'b' or name = 'b'", "ab"),
         ("\n  lr = 0.1\n  and name = 'a'\n", "a"),
     ],
 )
@@ -125,7 +134,8 @@ def test_a_filter_keeps_what_it_says(text, names):
         ("param.lr = 1", "params.lr"),
         ("metric.loss = 1", "metrics.loss"),
         ('tag."mlflow.user" = "x"', "tags.mlflow.user"),
-        ("duration > 1", "duration_s"),
+        ("attributes.duration > 1", "duration_s"),
+        ("avg(loss) > 1", "metrics.loss:mean"),
         ("best(loss) > 1", "metrics.loss:best"),
         ("max(metric.loss) > 1", "metrics.loss:max"),
         ("min(duration) > 1", "metrics.duration:min"),
@@ -153,7 +163,11 @@ def test_names_are_told_once_in_the_order_met():
         ("max(`val loss`)<inf", "`metrics.val loss:max` < inf"),
         ("status!='FAILED'", "status != failed"),
         ("ended_at<'2026-01-01 10:00'", 'ended_at < "2026-01-01 10:00"'),
-        ("created_at>-7d or duration<'2h30m'", "created_at > -7d or duration_s < 2h30m"),
+        ("created_at>-7d or duration<'2h30m'", "created_at > -7d or duration < 2h30m"),
+        ("a<>1 && (b=2||c in [1,'x'])", 'a != 1 and (b = 2 or c in (1, "x"))'),
+        ("a is nan or a is not nan", "a = nan or a != nan"),
+        ("not a between 1 and 2 and b=3", "not (a >= 1 and a <= 2) and b = 3"),
+        ("date>=today and age<'1h'", "date >= today and age < 1h"),
         ("`and`=1 and `1e5`=2 and ` x`=3", "`and` = 1 and `1e5` = 2 and ` x` = 3"),
     ],
 )  # fmt: skip
@@ -353,7 +367,8 @@ def test_what_is_no_time_is_refused(word):
         ("lr^", "Found the end, expected an operator"),
         ("lr =^", "Found the end, expected a value"),
         ("^", "The filter is empty. Write for example"),
-        ("lr = 1 ^&& x = 2", "Found '&&', expected and, or, or the end"),
+        ("lr = 1 &&^", "Found the end, expected the name of a column"),
+        ("lr = 1 ^& x = 2", "Found '&', expected and, or, or the end"),
         ("lr = 1 ^)", r"Found \), expected and, or, or the end"),
         ("(lr = 1^", r"Found the end, expected and, or, \)"),
         ("lr = 1 and ^", "Found the end, expected the name of a column"),
@@ -369,12 +384,18 @@ def test_what_is_no_time_is_refused(word):
         ("lr in (1 ^2)", r"Found '2', expected , or \)"),
         ("lr in (1, ^null)", r"A list has no null. Write: lr is null or lr in"),
         ("lr not ^= 1", "Found =, expected in, like or ilike"),
-        ("lr is ^1", "Found '1', expected null or not null"),
-        ("lr is not ^1", "Found '1', expected null"),
+        ("lr is ^1", "Found '1', expected null, not null, nan or not nan"),
+        ("lr is not ^1", "Found '1', expected null or nan"),
+        ("lr between 1 ^or 2", "Found 'or', expected and, as in: between 1 and 2"),
+        ("lr between ^null and 2", "null is neither above nor below anything"),
+        ("lr in [1, 2^)", r"Found \), expected , or \]"),
+        ("layers = ^[64, 64]", r"expected a value: .* stands in quotes: \"\[64, 64\]\""),
+        ("tags.sweep^", "expected an operator: .* Write tags.sweep is not null"),
+        ("tags.sweep ^and lr = 1", "Found 'and'.* Write tags.sweep is not null"),
         ("lr like ^1", "Found '1', expected text in quotes"),
         ("lr < ^null", "null is neither above nor below anything"),
         ("lr >= ^TRUE", "true is neither above nor below anything"),
-        ("^sqrt(lr) < 1", "No function is called sqrt. There are: best, last, max, mean, min"),
+        ("^sqrt(lr) < 1", "No function is called sqrt. There are: avg, best, last, max, mean, min"),
         ("best(^) < 1", r"Found \), expected the name of a column"),
         ("best(lr ^< 1", r"Found <, expected \)"),
         ("duration > ^soon", "Found 'soon', expected a duration: 90, 90s, 10min"),
@@ -402,6 +423,26 @@ def test_a_name_that_no_run_has_is_pointed_at_with_near_ones():
         condition.keep(column, 4)
     assert pointed_at(caught.value) == "val/los < 0.1"
     assert isinstance(caught.value.__cause__, MetricNotFoundError)
+
+
+def test_a_name_that_no_run_has_is_told_before_a_value_that_is_none():
+    for text in ("colour = red", "lr < 1 and not colour > today", "colour in (1, 5min)"):
+        with pytest.raises(InvalidValueError, match="No run here has the metric 'colour'") as e:
+            parse(text, column)
+        assert pointed_at(e.value).startswith("colour")
+    with pytest.raises(InvalidValueError, match='Text stands in quotes: "adam"'):
+        parse("optimizer = adam", column)
+
+
+def test_a_filter_tells_how_many_runs_meet_each_comparison():
+    condition = parse("lr = 0.1 and not (optimizer like 'x%' or lr = 0.1) and sweep is null")
+    values = {"lr": [0.1, 0.2, "0.1"], "optimizer": ["adam"] * 3, "sweep": [None] * 3}
+    assert condition.explain(values.__getitem__, 3) == [
+        "lr = 0.1: 2 of 3 runs",
+        'optimizer like "x%": 0 of 3 runs',
+        "sweep is null: 3 of 3 runs",
+    ]
+    assert condition.explain(values.__getitem__, 0) == []
 
 
 def test_a_wrong_name_is_told_whatever_the_other_conditions_keep():
@@ -612,6 +653,7 @@ def test_any_filter_and_its_normal_form_agree_with_plain_python(tree, runs):
 
 
 PIECES = [*"lr and or not in is null like ( ) , = < != 1 best status created_at -7d".split(),
+          *"&& || <> [ ] between nan age".split(),
           "'x'", '"', "`", "\n", " ", "\x00", "é"]  # fmt: skip
 
 

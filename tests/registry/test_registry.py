@@ -1,5 +1,6 @@
 import math
 import os
+import shutil
 
 import pandas as pd
 import pytest
@@ -330,3 +331,17 @@ def test_one_run_may_stand_where_many_are_taken(track, registry):
     run = track("a")
     for one in ("a", run, run.path, registry.get("a"), ["a"], registry.list_experiments()):
         assert registry.compare_experiments(one)["experiments"] == ["a"]
+
+
+def test_a_run_that_is_in_two_roots_counts_once_as_in_the_first(track, registry, tmp_path, capfd):
+    track("a", rows=[{"loss": 1.0}])
+    track("b", rows=[{"loss": 3.0}])
+    backup = tmp_path / "backup"
+    shutil.copytree(registry.roots[0], backup)
+    (backup / "digits" / "b").rename(backup / "digits" / "c")
+    both = ExperimentRegistry([registry.roots[0], backup])
+    assert both.list_experiments().keys == ["digits/a", "digits/b"]
+    assert "2 runs are in several roots" in capfd.readouterr().err
+    assert both.to_frame()["metrics.loss"].tolist() == [1.0, 3.0]
+    assert "several roots" not in capfd.readouterr().err
+    assert ExperimentRegistry([backup, registry.roots[0]]).list_experiments().names == ["a", "c"]

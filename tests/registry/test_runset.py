@@ -1,6 +1,7 @@
 import enum
 import math
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
-from experiment_tracking.registry.runset import RunSet
+from experiment_tracking.registry.registry import ExperimentRegistry
+from experiment_tracking.registry.runset import RunSet, once_each
 
 
 @pytest.fixture
@@ -239,3 +241,122 @@ def test_joined_runs_keep_the_columns_and_problems_of_both(track, registry, dama
 
 def test_one_column_needs_no_list(runs):
     assert list(runs.to_frame("lr")) == ["lr"]
+
+
+def test_a_wrong_name_is_told_once_with_the_users_own_names_first(track, registry):
+    track("a", params={"model": {"hidden": 8}, "lr": 1}, rows=[{"val/loss": 1.0}])
+    runs = registry.list_experiments()
+    with pytest.raises(InvalidValueError) as caught:
+        runs.column("hidden")
+    assert str(caught.value) == "No column is called 'hidden'. Near: model.hidden."
+    with pytest.raises(InvalidValueError, match=r"There are: lr, model\.hidden, val/loss, age_s, "):
+        runs.column("zzz")
+    with pytest.raises(InvalidValueError, match=r"No column is called 'los:min'\. Near: val/loss"):
+        runs.column("los:min")
+
+
+def test_a_wrong_name_is_told_of_runs_that_have_no_metric_yet(track, registry):
+    track("a", params={"lr": 1})
+    with pytest.raises(InvalidValueError, match="No column is called 'lrr'"):
+        registry.list_experiments(where="lrr = 1")
+
+
+def test_a_last_part_that_several_metrics_bear_names_them(track, registry):
+    track("a", rows=[{"val/loss": 1.0, "train/loss": 1.0}])
+    with pytest.raises(InvalidValueError) as caught:
+        registry.list_experiments().column("best_loss")
+    assert str(caught.value) == (
+        "Several metrics end in 'loss': train/loss, val/loss. Write one of them whole."
+    )
+
+
+def test_a_wrong_name_is_told_before_a_value_without_quotes(runs):
+    with pytest.raises(InvalidValueError, match="No column is called 'begun'"):
+        runs.filter("begun > today")
+    with pytest.raises(InvalidValueError, match="Text stands in quotes"):
+        runs.filter("opt = sgd")
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["created >= yesterday", "started_at > -1d", "start_time >= yesterday", "date > -1d",
+     "age < 1d", "age >= 0", "run = 'digits/a' or run != 'digits/a'", "run_name like '_'",
+     "duration < 1d", "config.lr > 0 or config.lr is null"],
+)  # fmt: skip
+def test_run_columns_have_other_names(runs, where):
+    assert runs.filter(where).names == ["a", "b", "c", "d"]
+    assert runs.filter(f"not ({where})").names == []
+
+
+def test_a_param_of_the_very_name_comes_before_another_name_of_a_run_column(track, registry):
+    track("a", params={"date": "2026-11-05", "run": 3, "config": {"lr": 1}, "lr": 2})
+    runs = registry.list_experiments()
+    assert [runs.column(name) for name in ("date", "run", "config.lr")] == [
+        ["2026-11-05"],
+        [3],
+        [1],
+    ]
+    assert runs.filter("date > 2026-11-04 and date < 2026-11-06 and run = 3").names == ["a"]
+
+
+def test_a_run_of_a_clock_that_is_ahead_has_no_negative_age(track, registry, edit):
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    begun = [ahead.isoformat(), None, "yesterday", "2026-11-20T10:00:00"]
+    for name, created_at in zip("abcd", begun, strict=True):
+        edit(track(name), created_at=created_at)
+    runs = registry.list_experiments().order_by("name")
+    assert runs.column("age") == [0.0, None, None, None]
+    assert runs.filter("age = 0s").names == ["a"]
+
+
+def test_an_empty_text_is_no_value(track, registry, edit):
+    edit(track("a"), group="")
+    edit(track("b"), notes="keep", group="wide")
+    runs = registry.list_experiments()
+    assert runs.filter("notes is null").names == ["a"]
+    assert runs.filter("notes is not null").names == ["b"]
+    assert runs.filter("status_note is not null").names == []
+    assert runs.column("group") == [None, "wide"]
+
+
+def test_tags_are_columns_each(runs):
+    for name in ("tag", "tags"):
+        with pytest.raises(InvalidValueError, match=r"Write tags\.x is not null.* There are: x\."):
+            runs.filter(f"{name} = 'x'")
+
+
+def test_a_function_that_fails_names_the_run(runs):
+    with pytest.raises(InvalidValueError) as caught:
+        runs.filter(lambda run: run.params["lr"] > 0)
+    assert str(caught.value) == "where=<lambda> failed on run waves/d: KeyError: 'lr'"
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_keyword_that_is_none_tells_which_there_are(runs, registry):
+    there = "takes project, where, status, tags, order_by, limit and refresh"
+    with pytest.raises(InvalidValueError, match=f"called 'sort'.*{there}"):
+        registry.list_experiments(sort="lr")
+    with pytest.raises(InvalidValueError, match=f"params={{'lr': 0.3}} is a mapping.*{there}"):
+        runs.filter(params={"lr": 0.3})
+
+
+def test_a_run_of_several_roots_counts_once(track, registry, root, tmp_path):
+    track("a", params={"lr": 1})
+    shutil.copytree(root, tmp_path / "backup")
+    track("b", params={"lr": 2})
+    shutil.copytree(root / "digits" / "a", root / "digits" / "again")  # in one root: to be seen
+    runs = ExperimentRegistry(root).list_experiments()
+    copies = ExperimentRegistry(tmp_path / "backup").list_experiments()
+    left, count = once_each(runs + copies)
+    assert (left.keys, count) == (["digits/a", "digits/again", "digits/b"], 1)
+    assert {path.rsplit("/", 2)[0] for path in left.table.paths} == {str(root)}
+    left, count = once_each(copies + runs)
+    assert (left.keys, count) == (["digits/a", "digits/b"], 2)
+    assert once_each(runs) == (runs, 0)
+
+
+def test_runs_without_an_id_all_count(track, root, tmp_path, edit):
+    edit(track("a"), id="")
+    shutil.copytree(root, tmp_path / "backup")
+    runs = [ExperimentRegistry(path).list_experiments() for path in (root, tmp_path / "backup")]
+    assert len(once_each(runs[0] + runs[1])[0]) == 2

@@ -22,8 +22,14 @@ from experiment_tracking.registry.filters.values import Test, like, one_of, orde
 Column = Callable[[str], Sequence[Any]]
 
 
-def parse(text: str) -> "Filter":
+def parse(text: str, column: Column | None = None) -> "Filter":
     """Read a filter.
+
+    Parameters
+    ----------
+    column
+        As :meth:`Filter.keep` takes it; asked where what stands behind a name is no value for
+        it, so that a name that no run has is told first.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def parse(text: str) -> "Filter":
     """
     if not isinstance(text, str):
         raise InvalidTypeError(f"A filter is text, found {type(text).__name__}.")
-    return Filter(text, to_tree(text))
+    return Filter(text, to_tree(text, column))
 
 
 class Filter:
@@ -94,6 +100,21 @@ class Filter:
         for row in _rows(self._tree, columns, range(count)):
             kept[row] = True
         return kept
+
+    def explain(self, column: Column, count: int) -> list[str]:
+        """Say of each comparison how many runs meet it by itself: ``lr = 3: 0 of 18 runs``.
+
+        Parameters
+        ----------
+        column, count
+            As :meth:`keep` takes them.
+        """
+        lines: dict[str, None] = {}
+        for comparison in _comparisons(self._tree) if count else ():
+            columns = {comparison.name: self._values(column, comparison.name)}
+            met = len(_rows(comparison, columns, range(count)))
+            lines[f"{_written(comparison)}: {met} of {count} runs"] = None
+        return list(lines)
 
     def _values(self, column: Column, name: str) -> Sequence[Any]:
         try:

@@ -4,13 +4,14 @@ Recursive descent over the text itself, for what a word is depends on where it s
 name in front of an operator and text behind it.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
 from experiment_tracking.folder.liveness import STATUSES
-from experiment_tracking.registry.columns import RUN_COLUMNS
+from experiment_tracking.registry.columns import OTHER_WORDS, RUN_COLUMNS
 from experiment_tracking.registry.filters.values import to_duration_s, to_moment, to_number
 
 MAX_CHARACTERS = 2**18
@@ -59,34 +60,44 @@ class Either(NamedTuple):
 
 Tree = Comparison | Not | All | Either
 
-_WORD = r'[^\s()=!<>,"\'`]'  # a name or a bare value runs until one of these
+# A name or a bare value runs until one of these signs, && or ||.
+_WORD = r'(?:(?!&&|\|\|)[^\s()=!<>,"\'`])'
 _PLAIN = re.compile(rf"{_WORD}+")
 _BARE = re.compile(rf"\s*({_WORD}+)")
 _PIECE = re.compile(rf'{_WORD}++|"[^"]*+(?:""[^"]*+)*+"|`[^`]*+(?:``[^`]*+)*+`')
 _NAME = re.compile(rf"\s*((?:{_PIECE.pattern})++)")
 _TEXT = re.compile(r"""\s*("[^"]*+(?:""[^"]*+)*+"|'[^']*+(?:''[^']*+)*+')""")
-_SIGN = re.compile(r"\s*(==|=|!=|<=|>=|<(?!>)|>)")
-_OPEN, _CLOSE, _COMMA = (re.compile(rf"\s*({sign})") for sign in (r"\(", r"\)", ","))
+_UNQUOTED = re.compile(rf"\s*((?:(?![\[\]]){_WORD})+)")
+_SIGN = re.compile(r"\s*(==|=|!=|<>|<=|>=|<|>)")
+_OPEN, _CLOSE, _COMMA, _OPEN_LIST, _CLOSE_LIST = (
+    re.compile(rf"\s*({sign})") for sign in (r"\(", r"\)", ",", r"\[", r"\]")
+)
+_AND, _OR = re.compile(r"\s*(&&)"), re.compile(r"\s*(\|\|)")
 _REST = re.compile(r"\s*")
 
 _KEYWORDS = frozenset(("and", "or", "not", "in", "like", "ilike", "is", "null"))
-_FUNCTIONS = ("best", "last", "max", "mean", "min")
+_FUNCTIONS = {"avg": "mean", "best": "best", "last": "last", "max": "max", "mean": "mean",
+              "min": "min"}  # fmt: skip
+_SIGNS = {"==": "=", "<>": "!="}
 _KINDS = {
     "param": "params", "params": "params", "parameter": "params", "parameters": "params",
     "metric": "metrics", "metrics": "metrics", "tag": "tags", "tags": "tags",
 }  # fmt: skip
-_SYNONYMS = {"duration": "duration_s", "git.commit": "commit"}
-_OF_MLFLOW = {"run_name": "name", "run_id": "id", "start_time": "created_at",
-              "end_time": "ended_at"}  # fmt: skip
 
 _A_NAME = "the name of a column, such as params.lr, metrics.val/loss or status"
-_AN_OPERATOR = "an operator: = != < <= > >= in, not in, like, ilike, is null, is not null"
+_AN_OPERATOR = "an operator: = != < <= > >= in, not in, between, like, ilike, is null, is not null"
 _A_VALUE = "a value: a number, text in quotes, true, false or null"
+_IN_QUOTES = '. A list that a param holds stands in quotes: "[64, 64]"'
 _SHOWN = 50  # characters on either side of a mistake
 
 
-def to_tree(text: str) -> Tree:
+def to_tree(text: str, column: Callable[[str], Any] | None = None) -> Tree:
     """Read a filter.
+
+    Parameters
+    ----------
+    column
+        Asked for the column of a value that is none, so that a wrong name is told first.
 
     Raises
     ------
@@ -100,7 +111,7 @@ def to_tree(text: str) -> Tree:
         )
     if not text.strip():
         raise InvalidValueError("The filter is empty. Write for example: metrics.val/loss < 0.1")
-    return _Parser(text).whole()
+    return _Parser(text, column).whole()
 
 
 def mistake(text: str, at: int, what: str) -> InvalidValueError:
@@ -135,8 +146,9 @@ def written_text(text: str) -> str:
 class _Parser:
     """One text, read from left to right."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, column: Callable[[str], Any] | None) -> None:
         self._text = text.rstrip()  # so that the end is behind the last word
+        self._column = column
         self._at = 0
         self._start = 0  # of what was taken last
         self._depth = 0
@@ -151,13 +163,13 @@ class _Parser:
 
     def _either(self) -> Tree:
         parts = [self._all()]
-        while self._keyword("or"):
+        while self._keyword("or") or self._take(_OR):
             parts.append(self._all())
         return _joined(Either, parts)
 
     def _all(self) -> Tree:
         parts = [self._negated()]
-        while self._keyword("and"):
+        while self._keyword("and") or self._take(_AND):
             parts.append(self._negated())
         return _joined(All, parts)
 
@@ -182,24 +194,43 @@ class _Parser:
         self._depth -= 1
         return tree
 
-    def _comparison(self) -> Comparison:
+    def _comparison(self) -> Tree:
         name, at = self._name()
         if sign := self._take(_SIGN):
-            return self._compared(name, "=" if sign == "==" else sign, at)
+            return self._compared(name, _SIGNS.get(sign, sign), at)
         if self._keyword("is"):
-            negation = "not " if self._keyword("not") else ""
-            if not self._keyword("null", "none"):
-                raise self._expected("null" if negation else "null or not null")
-            return Comparison(name, f"is {negation}null", (), at)
+            return self._being(name, at)
+        if self._keyword("between"):
+            return self._between(name, at)
         negation = "not " if self._keyword("not") else ""
         if self._keyword("in"):
-            return Comparison(name, f"{negation}in", self._values(name), at)
+            return Comparison(name, f"{negation}in", self._values(name, at), at)
         if word := self._keyword("like", "ilike"):
             return Comparison(name, negation + word, (self._pattern(),), at)
-        raise self._expected("in, like or ilike" if negation else _AN_OPERATOR)
+        raise self._no_operator(name, negation)
+
+    def _being(self, name: str, at: int) -> Comparison:
+        negation = "not " if self._keyword("not") else ""
+        if self._keyword("nan"):
+            return Comparison(name, "!=" if negation else "=", (Literal(math.nan, "nan"),), at)
+        if not self._keyword("null", "none"):
+            raise self._expected("null or nan" if negation else "null, not null, nan or not nan")
+        return Comparison(name, f"is {negation}null", (), at)
+
+    def _between(self, name: str, at: int) -> All:
+        first = self._compared(name, ">=", at)
+        if not (self._keyword("and") or self._take(_AND)):
+            raise self._expected("and, as in: between 1 and 2")
+        return All((first, self._compared(name, "<=", at)))
+
+    def _no_operator(self, name: str, negation: str) -> InvalidValueError:
+        if negation:
+            return self._expected("in, like or ilike")
+        hint = f". Write {written_name(name)} is not null" if name.startswith("tags.") else ""
+        return self._expected(_AN_OPERATOR + hint)
 
     def _compared(self, name: str, sign: str, at: int) -> Comparison:
-        value = self._value(name)
+        value = self._value(name, at)
         if value.value is None and sign in ("=", "!="):
             return Comparison(name, "is null" if sign == "=" else "is not null", (), at)
         if sign not in ("=", "!=") and (value.value is None or isinstance(value.value, bool)):
@@ -213,7 +244,8 @@ class _Parser:
         name, at = self._written_name(), self._start
         if not self._take(_OPEN):
             return _column(name), at
-        if name.lower() not in _FUNCTIONS:
+        number = _FUNCTIONS.get(name.lower())
+        if number is None:
             what = f"No function is called {name:.40}"
             raise self._mistake(at, f"{what}. There are: {', '.join(_FUNCTIONS)}.")
         metric, at = self._written_name(), self._start
@@ -221,7 +253,7 @@ class _Parser:
             raise self._expected(")")
         kind, _, rest = metric.partition(".")
         metric = rest if rest and _KINDS.get(kind) == "metrics" else metric
-        return f"metrics.{metric}:{name.lower()}", at
+        return f"metrics.{metric}:{number}", at
 
     def _written_name(self) -> str:
         word = self._peek(_NAME)
@@ -237,18 +269,19 @@ class _Parser:
 
     # ------------------------------------------------------------------ values
 
-    def _values(self, name: str) -> tuple[Literal, ...]:
-        if not self._take(_OPEN):
+    def _values(self, name: str, at: int) -> tuple[Literal, ...]:
+        close, sign = (_CLOSE_LIST, "]") if self._take(_OPEN_LIST) else (_CLOSE, ")")
+        if sign == ")" and not self._take(_OPEN):
             raise self._expected("a list in brackets, such as (1, 2)")
-        values = [self._listed(name)]
-        while self._take(_COMMA) and not self._follows(_CLOSE):
-            values.append(self._listed(name))
-        if not self._take(_CLOSE):
-            raise self._expected(", or )")
+        values = [self._listed(name, at)]
+        while self._take(_COMMA) and not self._follows(close):
+            values.append(self._listed(name, at))
+        if not self._take(close):
+            raise self._expected(f", or {sign}")
         return tuple(values)
 
-    def _listed(self, name: str) -> Literal:
-        value = self._value(name)
+    def _listed(self, name: str, at: int) -> Literal:
+        value = self._value(name, at)
         if value.value is None:
             hint = f"{written_name(name)} is null or {written_name(name)} in (…)"
             raise self._mistake(self._start, f"A list has no null. Write: {hint}.")
@@ -260,34 +293,33 @@ class _Parser:
         text = _unquoted(self._take(_TEXT) or "", "\"'")
         return Literal(text, written_text(text))
 
-    def _value(self, name: str) -> Literal:
+    def _value(self, name: str, at: int) -> Literal:
         quoted = self._follows(_TEXT)
-        word = self._take(_TEXT if quoted else _BARE)
+        word = self._take(_TEXT if quoted else _UNQUOTED)
         if word is None:
-            raise self._expected(_A_VALUE)
+            raise self._expected(_A_VALUE + _IN_QUOTES * self._follows(_OPEN_LIST))
         text = _unquoted(word, "\"'")
         if not quoted and text.lower() in ("null", "none"):
             return Literal(None, "null")
-        if name in _READERS:
-            return self._special(name, text)
-        return Literal(text, written_text(text)) if quoted else self._bare_value(text)
+        value = self._read(name, text, quoted)
+        if isinstance(value, Literal):
+            return value
+        start = self._start
+        self._check_column(name, at)
+        raise self._mistake(start, f"Found {text[:40]!r}, expected {value}.")
 
-    def _special(self, name: str, text: str) -> Literal:
-        read, expected = _READERS[name]
-        value = read(text)
-        if value is None:
-            raise self._mistake(self._start, f"Found {text[:40]!r}, expected {expected}.")
-        written = value if isinstance(value, str) else text
-        return Literal(value, written if _PLAIN.fullmatch(written) else written_text(written))
+    def _read(self, name: str, text: str, quoted: bool) -> Literal | str:
+        """Return a value, or what is expected in its place."""
+        if reader := _READERS.get(OTHER_WORDS.get(name, name)):
+            return _special(text, *reader)
+        return Literal(text, written_text(text)) if quoted else _bare_value(text)
 
-    def _bare_value(self, word: str) -> Literal:
-        if word.lower() in ("true", "false"):
-            return Literal(word.lower() == "true", word.lower())
-        number = to_number(word)
-        if number is None:
-            hint = f"Text stands in quotes: {written_text(word[:40])}."
-            raise self._mistake(self._start, f"Found {word[:40]!r}, expected {_A_VALUE}. {hint}")
-        return Literal(number, repr(number))
+    def _check_column(self, name: str, at: int) -> None:
+        try:
+            if self._column is not None:
+                self._column(name)
+        except (InvalidValueError, MetricNotFoundError) as error:
+            raise self._mistake(at, str(error)) from error
 
     # ------------------------------------------------------------------ the text
 
@@ -347,15 +379,32 @@ def _unquoted(word: str, quotes: str) -> str:
     return word[1:-1].replace(quote * 2, quote) if quote and quote in quotes else word
 
 
+def _special(text: str, read: Callable[[str], Any], expected: str) -> Literal | str:
+    value = read(text)
+    if value is None:
+        return expected
+    written = value if isinstance(value, str) else text
+    return Literal(value, written if _PLAIN.fullmatch(written) else written_text(written))
+
+
+def _bare_value(word: str) -> Literal | str:
+    if word.lower() in ("true", "false"):
+        return Literal(word.lower() == "true", word.lower())
+    number = to_number(word)
+    if number is None:
+        return f"{_A_VALUE}. Text stands in quotes: {written_text(word[:40])}"
+    return Literal(number, repr(number))
+
+
 def _column(name: str) -> str:
     """Return the column that a name means, MLflow's words for it included."""
     kind, dot, rest = name.partition(".")
     if dot and rest and kind in _KINDS:
         return f"{_KINDS[kind]}.{rest}"
     if dot and kind in ("attribute", "attributes", "attr", "run"):
-        column = _OF_MLFLOW.get(rest, _SYNONYMS.get(rest, rest))
+        column = "id" if rest == "run_id" else OTHER_WORDS.get(rest, rest)
         return column if column in RUN_COLUMNS else name
-    return _SYNONYMS.get(name, name)
+    return name
 
 
 def _to_status(text: str) -> str | None:
@@ -366,9 +415,11 @@ _A_TIME = (
     'a time: 2026-11-20, "2026-11-20 10:00", 2026-11-20T10:00:00Z, today, yesterday or an age '
     "such as -7d"
 )
+_A_DURATION = "a duration: 90, 90s, 10min, 2h30m or 1d"
 _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "status": (_to_status, f"a status: {', '.join(STATUSES)}"),
     "created_at": (to_moment, _A_TIME),
     "ended_at": (to_moment, _A_TIME),
-    "duration_s": (to_duration_s, "a duration: 90, 90s, 10min, 2h30m or 1d"),
+    "duration_s": (to_duration_s, _A_DURATION),
+    "age_s": (to_duration_s, _A_DURATION),
 }
