@@ -19,6 +19,7 @@ from experiment_tracking.cli import (
     export,
     find_equal,
     history,
+    importance,
     importing,
     ls,
     moving,
@@ -44,7 +45,8 @@ from experiment_tracking.errors import (
 )
 
 _GROUPS = (
-    ls, show, history, watch, compare, diff, best, aggregate, plot, find_equal, sql,  # look
+    ls, show, history, watch, compare, diff, best, aggregate, importance, plot, find_equal,
+    sql,  # look
     run, rerun, shell,  # make
     edit, moving, trash, usage,  # keep in order
     export, sync, push, importing,  # to and from elsewhere
@@ -109,6 +111,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return command.USAGE
+    command.check_root(args)
     code: int = args.function(args)
     return code
 
@@ -116,16 +119,18 @@ def _run(argv: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from experiment_tracking import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="experiments",
         description="Look at runs, compare them, keep them in order.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[command.shared_options()],
     )
-    parser.set_defaults(root=None, json=False)
+    parser.set_defaults(roots=[], json=False)
     parser.add_argument("--version", action="version", version=f"experiments {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", action=command.Commands
+    )
     for group in _GROUPS:
         group.add(commands)
     return parser

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
+    Names,
     add_filters,
+    add_project,
     chosen_runs,
+    format_name,
     new_command,
     registry_of,
     say_problems,
@@ -34,20 +37,25 @@ def add(commands: Any) -> None:
     """Add the command."""
     summary = "average runs that differ only in their seed"
     parser = new_command(commands, "aggregate", aggregate, summary, _EXAMPLES)
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+    add_project(parser)
     by = parser.add_mutually_exclusive_group()
     by.add_argument(
         "--over",
+        action=Names,
         metavar="A,B",
         help="params in which the runs of a group may differ; by default seed",
     )
     by.add_argument(
         "--by",
+        action=Names,
         metavar="A,B",
         help="params, tags.x or run columns that make the groups; --by=-seed is --over seed",
     )
     parser.add_argument(
-        "--metrics", metavar="A,B", help="as loss, loss:min, best_accuracy; by default all"
+        "--metrics",
+        action=Names,
+        metavar="A,B",
+        help="as loss, loss:min, best_accuracy; by default all",
     )
     parser.add_argument(
         "--on",
@@ -65,9 +73,10 @@ def add(commands: Any) -> None:
     _add_curves(parser)
     parser.add_argument(
         "--format",
-        choices=("table", "md", "latex", "csv"),
+        type=format_name,
+        choices=("table", "markdown", "latex", "csv"),
         default="table",
-        help="csv has all statistics, with all digits",
+        help="markdown is md too; csv has all statistics, with all digits",
     )
     add_filters(parser)
 
@@ -96,9 +105,10 @@ def aggregate(args: argparse.Namespace) -> int:
     if not runs:
         say_problems(runs)
         raise NotFoundError(why_empty(args, registry))
-    metrics = text.names(args.metrics) if args.metrics else None
-    found = aggregate(runs, _by(args), metrics, args.on)
+    found = aggregate(runs, _by(args), args.metrics, args.on)
     say_problems(runs)
+    for note in found.notes:
+        say(text.clean(note))
     if args.json:
         json_out(_curves_as_json(found, args) if args.curves else list(map(_as_json, found)))
     else:
@@ -109,8 +119,8 @@ def aggregate(args: argparse.Namespace) -> int:
 
 def _by(args: argparse.Namespace) -> "By":
     if args.over:
-        return ["*", *(f"-{name}" for name in text.names(args.over))]
-    words = text.names(args.by or "*-seed")
+        return ["*", *(f"-{name}" for name in args.over)]
+    words = args.by or ["*-seed"]
     return words if len(words) > 1 else words[0]
 
 
@@ -161,7 +171,9 @@ def _print(found: "Aggregate", args: argparse.Namespace) -> None:
         print(text_tables.to_csv(_cleaned(columns)), end="")
     elif args.curves:
         columns = _curve_columns(found, args)
-        write = {"md": text_tables.to_markdown, "latex": text_tables.to_latex}.get(args.format)
+        write = {"markdown": text_tables.to_markdown, "latex": text_tables.to_latex}.get(
+            args.format
+        )
         if write:
             print(write(columns), end="")
         else:
@@ -169,7 +181,7 @@ def _print(found: "Aggregate", args: argparse.Namespace) -> None:
     elif args.format == "table":
         _print_table(found, args.spread)
     else:
-        write_found = found.to_markdown if args.format == "md" else found.to_latex
+        write_found = found.to_markdown if args.format == "markdown" else found.to_latex
         print(write_found(args.spread), end="")
 
 
@@ -192,7 +204,7 @@ def _cleaned(columns: Columns) -> Columns:
 
 
 def _column(name: str, values: list[Any]) -> Column:
-    return column_of(name, values, _written)
+    return column_of(name, values, text.tag if name.startswith("tags.") else _written)
 
 
 def _written(value: Any) -> str:
@@ -207,7 +219,8 @@ def _print_table(found: "Aggregate", spread: str) -> None:
     for metric, (name, values) in zip(found.measures, list(columns.items())[labels:], strict=True):
         cells = [Cell(value) for value in values]
         if metric in best:
-            cells[best[metric]] = Cell(_MARK + cells[best[metric]].text, "bold green")
+            for place in best[metric]:
+                cells[place] = Cell(_MARK + cells[place].text, "bold green")
         shown.append(Column(text.clean(name), cells, right=True, rank=1))
     Screen().table(shown)
     if best:

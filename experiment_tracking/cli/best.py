@@ -1,12 +1,15 @@
 """``experiments best``: the run with the best value of a metric."""
 
 import argparse
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     add_filters,
+    add_project,
     chosen_runs,
     new_command,
     print_title,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.runset import RunSet
 
+_TIES = 5
 _EXAMPLES = """
 experiments best val/loss
 experiments best reward --max --project cartpole --status finished
@@ -44,7 +48,7 @@ def add(commands: Any) -> None:
             const=word,
             help=f"the {side} value; by default what is better for this metric",
         )
-    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    add_project(parser, positional=False)
     parser.add_argument(
         "--on",
         choices=("best", "last"),
@@ -69,12 +73,31 @@ def best(args: argparse.Namespace) -> int:
     number = mode if args.on == "best" else "last"
     value, step = record.number(metric, number), record.number(metric, f"{number}_step")
     model = (record.model_at(step) or {}).get("name")
+    ties = _ties(runs, record, metric, number)
     if args.json:
         found = {"metric": metric, "mode": mode, "on": args.on, "value": value, "step": step}
-        json_out({**found, "model": model, **run_to_json(record)})
+        json_out({**found, "model": model, "ties": ties, **run_to_json(record)})
         return DONE
-    _print(record, f"{metric}:{number}", f"{text.number(value)} at step {step}", model)
+    told = f"{text.number(value)} at step {step}{_told_last(record.number(metric, 'last'))}"
+    _print(record, {f"{metric}:{number}": told, "the same": _told_ties(ties), "model": model})
     return DONE
+
+
+def _ties(runs: "RunSet", record: "RunRecord", metric: str, number: str) -> list[str]:
+    """Return the other runs that have the very value."""
+    value = record.number(metric, number)
+    rows = zip(runs.keys, runs.table.paths, runs.numbers(metric, number), strict=True)
+    return [key for key, path, other in rows if other == value and path != record.folder.path]
+
+
+def _told_ties(ties: list[str]) -> str:
+    more = f" and {len(ties) - _TIES} more" if len(ties) > _TIES else ""
+    return f"{', '.join(map(text.clean, ties[:_TIES]))}{more}; the oldest is shown" if ties else ""
+
+
+def _told_last(last: float | None) -> str:
+    """Say that a run went wrong after its best value."""
+    return "" if last is None or math.isfinite(last) else f" (last {text.number(last)})"
 
 
 def _better(runs: "RunSet", metric: str) -> str:
@@ -86,13 +109,12 @@ def _better(runs: "RunSet", metric: str) -> str:
     return "min" if goals == {"minimize"} else "max"
 
 
-def _print(record: "RunRecord", column: str, value: str, model: str | None) -> None:
+def _print(record: "RunRecord", facts: Mapping[str, str | None]) -> None:
     from experiment_tracking.registry.runset import RunSet
 
     (flat,) = RunSet([record]).flat_params()
     params = [f"{name}={text.param(value)}" for name, value in flat.items()]
-    known = {column: value, "model": model, "params": ", ".join(params)}
-    known["path"] = record.folder.path
+    known = {**facts, "params": ", ".join(params), "path": record.folder.path}
     screen = Screen()
     print_title(record, screen)
     screen.pairs([(text.clean(name), Cell(value)) for name, value in known.items() if value])

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli.screen import INDENT, Cell, Screen, say
-from experiment_tracking.cli.text import clean, seconds_since
+from experiment_tracking.cli.text import clean, names, seconds_since
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.record import RunRecord
@@ -19,13 +19,104 @@ DONE, FAILED, USAGE, NOT_FOUND, NOT_MET = 0, 1, 2, 3, 4
 
 RUN_HELP = "a path, name, project/name, start of an id, latest, latest~1 or best:METRIC"
 
+_ALSO_CALLED = {"list": "ls", "delete": "rm", "remove": "rm", "move": "mv", "undo": "restore"}
+"""What other programs call a command, by which difflib would not find ours."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a command it does not know by those near it."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, Commands) and value not in action.choices:
+            close = _close(_ALSO_CALLED.get(value, value), action.choices)
+            say(f"There is no command {value!r}.{close} {self.prog} --help lists them.")
+            self.exit(USAGE)
+        super()._check_value(action, value)
+
+
+# argparse has no public name for it, and no other way to what a command did not understand.
+class Commands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Commands that answer for what they do not understand; roots before a name stay."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Parse a command's words."""
+        name, *words = values
+        command = self.choices[name]
+        found, unknown = command.parse_known_args(words)
+        options = [word.partition("=")[0] for word in unknown if word[:1] == "-" and word != "--"]
+        if unknown and not options:
+            # argparse does not look for more runs behind the options that stand behind runs.
+            found, unknown = command.parse_known_intermixed_args(words)
+        if unknown:
+            _refuse(command, unknown, options)
+        roots = namespace.roots + getattr(found, "roots", [])
+        vars(namespace).update({**vars(found), self.dest: name, "roots": roots})
+
+
+def _refuse(command: argparse.ArgumentParser, words: list[str], options: list[str]) -> None:
+    if options:
+        close = _close(options[0], command._option_string_actions)
+        command.error(f"there is no option {options[0]}.{close} {command.prog} --help lists all.")
+    found = ", ".join(map(repr, words))
+    command.error(f"{found}: one word too many. {command.prog} --help says what it takes.")
+
+
+def _close(word: str, known: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
+    close = difflib.get_close_matches(word, list(known), n=3)
+    return f" Near: {', '.join(close)}." if close else ""
+
+
+class Names(argparse.Action):
+    """Names divided by commas; those of a repeated option are added."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add names."""
+        known = getattr(namespace, self.dest, None) or []
+        setattr(namespace, self.dest, [*known, *names(values)])
+
+
+class _Project(argparse.Action):
+    """One project, however often and wherever it is said."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        known = getattr(namespace, self.dest, None)
+        if known not in (None, values):
+            parser.error(f"one project is taken, found {known!r} and {values!r}.")
+        setattr(namespace, self.dest, values)
+
 
 def shared_options() -> argparse.ArgumentParser:
     """Return the options that may stand before and after the command's name."""
     # No defaults: those of the command's parser would undo what stood before its name.
     options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = options.add_argument_group("for every command")
-    group.add_argument("--root", metavar="PATH", help="the folder of projects")
+    group.add_argument(
+        "--root",
+        dest="roots",
+        action="append",
+        metavar="PATH",
+        help="the folder of projects; to read several, it may be repeated",
+    )
     group.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     return options
 
@@ -36,8 +127,16 @@ def new_command(
     function: Callable[[argparse.Namespace], int],
     summary: str,
     examples: str,
+    *,
+    one_root: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add a command to the command line and return its parser, still without arguments."""
+    """Add a command to the command line and return its parser, still without arguments.
+
+    Parameters
+    ----------
+    one_root
+        Whether it refuses several roots, as what makes or changes runs does.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -46,36 +145,70 @@ def new_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options()],
     )
-    parser.set_defaults(function=function)
+    parser.set_defaults(function=function, one_root=one_root)
     return parser
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
+def add_project(
+    parser: argparse.ArgumentParser,
+    what: str = "runs of this project alone",
+    *,
+    positional: bool = True,
+) -> None:
+    """Add ``--project``, and the same as a word without it."""
+    parser.set_defaults(project=None)
+    if positional:
+        # Where the word is missing, argparse would put a default over what the option says.
+        parser.add_argument(
+            "project",
+            nargs="?",
+            action=_Project,
+            default=argparse.SUPPRESS,
+            metavar="PROJECT",
+            help=what,
+        )
+    parser.add_argument(
+        "--project", action=_Project, metavar="P", help="the same" if positional else what
+    )
+
+
+def add_filters(parser: argparse.ArgumentParser, *, status: bool = True, tag: bool = True) -> None:
     """Add the options that choose runs by filter, status and tag."""
+    parser.set_defaults(with_status=None, with_tag=[])
     parser.add_argument(
         "--where",
+        action="append",
         metavar="FILTER",
-        help="runs that meet it: 'val/loss < 0.1 and optimizer = \"adam\"' (docs/FILTERS.md)",
+        help="runs that meet it: 'val/loss < 0.1 and optimizer = \"adam\"' (docs/FILTERS.md); "
+        "may be repeated, all must hold",
     )
-    parser.add_argument(
-        "--status",
-        action="append",
-        metavar="S",
-        help="running, finished, failed, killed or crashed; may be repeated",
-    )
-    parser.add_argument(
-        "--tag",
-        action="append",
-        default=[],
-        metavar="T",
-        help="runs with the tag T, or with KEY=VALUE; may be repeated, all must hold",
-    )
+    if status:
+        parser.add_argument(
+            "--status",
+            dest="with_status",
+            action=Names,
+            metavar="S,T",
+            help="running, finished, failed, killed or crashed; may be repeated",
+        )
+    if tag:
+        parser.add_argument(
+            "--tag",
+            dest="with_tag",
+            action="append",
+            metavar="T",
+            help="runs with the tag T, or with KEY=VALUE; may be repeated, all must hold",
+        )
+
+
+def format_name(word: str) -> str:
+    """Read the name of a text format, for argparse."""
+    return "markdown" if word == "md" else word
 
 
 def add_identity(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
     """Add the options that say what a new run is."""
     if project:
-        parser.add_argument("--project", metavar="P", help="default: the script's name")
+        add_project(parser, "default: the script's name", positional=False)
     parser.add_argument("--name", metavar="N", help="name of the run; default: the time")
     parser.add_argument(
         "--param", action="append", default=[], metavar="K=V", help="may be repeated"
@@ -121,24 +254,65 @@ def root_of(args: argparse.Namespace) -> str:
     """Return the root that new runs go to."""
     from experiment_tracking.folder import layout
 
-    return layout.find_root(args.root)
+    return layout.find_root(given_root(args))
+
+
+def given_root(args: argparse.Namespace) -> str | None:
+    """Return the one root that is given, None where none is."""
+    root: str | None = args.roots[0] if args.roots else None
+    return root
+
+
+def check_root(args: argparse.Namespace) -> None:
+    """Insist on one root where runs are made or changed."""
+    from experiment_tracking.errors import InvalidValueError
+
+    if args.one_root and len(set(args.roots)) > 1:
+        raise InvalidValueError(
+            f"{args.command} takes one --root, found {', '.join(args.roots)}. Only what reads "
+            "takes several."
+        )
 
 
 def registry_of(args: argparse.Namespace) -> "ExperimentRegistry":
-    """Open the registry of the chosen root."""
+    """Open the registry of the chosen roots."""
     from experiment_tracking.registry.registry import ExperimentRegistry
 
-    return ExperimentRegistry(args.root)
+    return ExperimentRegistry(args.roots or None)
 
 
 def chosen_runs(args: argparse.Namespace, registry: "ExperimentRegistry") -> "RunSet":
     """Return the runs that meet project, filter, status and tags."""
     check_project(registry, args.project)
-    runs = registry.list_experiments(args.project, args.where, args.status)
-    for tag in args.tag:
+    runs = registry.list_experiments(args.project, _where(args.where), args.with_status)
+    for tag in args.with_tag:
         key, equals, value = tag.partition("=")
         runs = runs.filter(tags={key: value} if equals else key)
     return runs
+
+
+def _where(filters: Sequence[str] | None) -> str | None:
+    """Join filters by and; each must be one by itself."""
+    if not filters or len(filters) == 1:
+        return filters[0] if filters else None
+    from experiment_tracking.registry.filters.filter import parse
+
+    return " and ".join(f"({parse(each)})" for each in filters)
+
+
+def has_conditions(args: argparse.Namespace) -> bool:
+    """Tell whether an option chooses runs."""
+    return bool(args.project or args.where or args.with_status or args.with_tag)
+
+
+def check_any_chosen(args: argparse.Namespace) -> None:
+    """Refuse to take all runs there are for those that are meant."""
+    from experiment_tracking.errors import InvalidValueError
+
+    if not args.runs and not has_conditions(args):
+        raise InvalidValueError(
+            "No run is named. Name some, or choose them: --where 'val/loss > 1', --project P."
+        )
 
 
 def named_or_chosen(args: argparse.Namespace) -> "RunSet":
@@ -146,8 +320,7 @@ def named_or_chosen(args: argparse.Namespace) -> "RunSet":
     from experiment_tracking.errors import InvalidValueError, NotFoundError
     from experiment_tracking.registry.runset import RunSet
 
-    conditions = args.project or args.where or args.status or args.tag
-    if args.runs and conditions:
+    if args.runs and has_conditions(args):
         raise InvalidValueError("Name runs, or choose them by --project and conditions, not both.")
     if args.runs:
         return RunSet([find_run(args, key) for key in args.runs])
@@ -162,7 +335,7 @@ def why_empty(args: argparse.Namespace, registry: "ExperimentRegistry") -> str:
     """Say why :func:`chosen_runs` found nothing."""
     roots = ", ".join(registry.roots)
     where = f"{roots}, project {args.project}" if args.project else roots
-    if args.where or args.status or args.tag:
+    if args.where or args.with_status or args.with_tag:
         return f"no run in {where} meets these conditions."
     return (
         f"there are no runs in {where} yet. Make a first one: "
@@ -198,7 +371,7 @@ def find_run(args: argparse.Namespace, key: str) -> "RunRecord":
     from experiment_tracking.registry.record import RunRecord
 
     folder = RunFolder(os.path.expanduser(key))
-    if args.root is None and os.path.isdir(folder.path) and folder.exists():
+    if not args.roots and os.path.isdir(folder.path) and folder.exists():
         return RunRecord(folder.path)
     registry = registry_of(args)
     try:

@@ -8,7 +8,9 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     RUN_HELP,
+    Names,
     add_filters,
+    add_project,
     named_or_chosen,
     new_command,
 )
@@ -37,10 +39,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; or conditions as below"
     )
-    parser.add_argument("--project", metavar="P", help="runs of this project")
+    add_project(parser, positional=False)
     add_filters(parser)
     parser.add_argument(
         "--metrics",
+        action=Names,
         metavar="A,B",
         help="as loss (its last value), loss:min, best_accuracy; by default all, their last values",
     )
@@ -49,8 +52,7 @@ def add(commands: Any) -> None:
 def compare(args: argparse.Namespace) -> int:
     """Print runs side by side."""
     runs = named_or_chosen(args)
-    wanted = text.names(args.metrics) if args.metrics else None
-    found = Found.of(runs, wanted)
+    found = Found.of(runs, args.metrics)
     if args.json:
         names = found.names
         best = {metric: names[place] for metric, place in found.best_places().items()}

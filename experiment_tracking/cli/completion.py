@@ -3,10 +3,13 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli.command import DONE, new_command
 from experiment_tracking.errors import ExperimentTrackingError
+
+if TYPE_CHECKING:
+    from experiment_tracking.registry.runset import RunSet
 
 ASKED = "_ARGCOMPLETE"
 """Environment variable by which the shell asks for completions instead of a command."""
@@ -41,9 +44,15 @@ def answer(parser: argparse.ArgumentParser) -> None:
     import argcomplete
 
     for action in _actions(parser):
-        if completer := _COMPLETERS.get(str(action.metavar)):
+        if completer := _COMPLETERS.get(_completed(action)):
             action.completer = completer  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def _completed(action: argparse.Action) -> str:
+    """Return by what an action's completer is known: its option, else what it takes."""
+    known = [option for option in action.option_strings if option in _COMPLETERS]
+    return known[0] if known else str(action.metavar)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -69,10 +78,16 @@ def _unless_none(complete: Callable[[argparse.Namespace], list[str]]) -> Complet
     return completer
 
 
+def _roots(args: argparse.Namespace) -> list[str]:
+    from experiment_tracking.folder import layout
+
+    return [layout.existing_root(root) for root in args.roots or [None]]
+
+
 def _runs(args: argparse.Namespace) -> list[str]:
     from experiment_tracking.folder import layout
 
-    folders = list(layout.iter_runs(layout.existing_root(args.root)))
+    folders = [folder for root in _roots(args) for folder in layout.iter_runs(root)]
     names = [folder.name for folder in folders]
     return ["latest", *names, *(f"{folder.project}/{folder.name}" for folder in folders)]
 
@@ -80,17 +95,68 @@ def _runs(args: argparse.Namespace) -> list[str]:
 def _projects(args: argparse.Namespace) -> list[str]:
     from experiment_tracking.folder import layout
 
-    return list(layout.iter_projects(layout.existing_root(args.root)))
+    return [project for root in _roots(args) for project in layout.iter_projects(root)]
+
+
+def _known(args: argparse.Namespace) -> "RunSet":
+    """Return what the index says of the runs, of the project alone that is named already."""
+    from experiment_tracking.cli.command import registry_of
+
+    return registry_of(args).list_experiments(getattr(args, "project", None))
 
 
 def _metrics(args: argparse.Namespace) -> list[str]:
-    from experiment_tracking.cli.command import registry_of
+    return _known(args).metric_names()
 
-    return registry_of(args).list_experiments().metric_names()
+
+def _tags(args: argparse.Namespace) -> list[str]:
+    return _known(args).tag_names()
+
+
+def _columns(args: argparse.Namespace) -> list[str]:
+    from experiment_tracking.registry.columns import RUN_COLUMNS
+
+    runs = _known(args)
+    tags = [f"tags.{name}" for name in runs.tag_names()]
+    return [*RUN_COLUMNS, *runs.param_names(), *runs.metric_names(), *tags]
+
+
+def _params(args: argparse.Namespace) -> list[str]:
+    """Names of the params of the run that is named already, or of all."""
+    from experiment_tracking.cli.command import find_run
+    from experiment_tracking.registry.record import flat
+
+    if getattr(args, "run", None) is None:
+        return _known(args).param_names()
+    return list(flat(find_run(args, args.run).params))
+
+
+def _last_of(complete: Callable[[argparse.Namespace], list[str]]) -> Completer:
+    """Complete the last of names divided by commas."""
+    inner = _unless_none(complete)
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        before, comma, _last = prefix.rpartition(",")
+        return [before + comma + name for name in inner(parsed_args)]
+
+    return completer
+
+
+def _statuses(_: argparse.Namespace) -> list[str]:
+    from experiment_tracking.folder.liveness import STATUSES
+
+    return list(STATUSES)
 
 
 _COMPLETERS = {
     **dict.fromkeys(("RUN", "A", "B"), _unless_none(_runs)),
     **dict.fromkeys(("PROJECT", "P"), _unless_none(_projects)),
     "METRIC": _unless_none(_metrics),
+    "PARAM": _last_of(_params),
+    "NAME=VALUE": _unless_none(lambda args: [f"{name}=" for name in _params(args)]),
+    "--metrics": _last_of(_metrics),
+    "--status": _last_of(_statuses),
+    **dict.fromkeys(("--columns", "--by", "--over"), _last_of(_columns)),
+    **dict.fromkeys(("COL", "FILTER"), _unless_none(_columns)),
+    **dict.fromkeys(("--tag", "--keep-tag"), _unless_none(_tags)),
 }

@@ -1,11 +1,11 @@
 """``experiments diff``: what is different between two runs, their code too."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
-from experiment_tracking.cli.command import DONE, RUN_HELP, find_run, new_command
+from experiment_tracking.cli.command import DONE, RUN_HELP, Names, find_run, new_command
 from experiment_tracking.cli.screen import GAP, INDENT, Cell, Column, Screen, json_out, say
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--stat", action="store_true", help="of files only how many lines differ")
     parser.add_argument(
         "--only",
+        action=Names,
         metavar="S,T",
         help="of params, metrics, tags, inputs, packages, environment, hardware, code",
     )
@@ -51,11 +52,11 @@ def diff(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _wanted(only: str) -> list[str]:
+def _wanted(only: Sequence[str]) -> list[str]:
     from experiment_tracking.errors import InvalidValueError
     from experiment_tracking.registry.diff import SECTIONS
 
-    words = list(dict.fromkeys(word.strip() for word in only.split(",")))
+    words = list(dict.fromkeys(only))
     if unknown := [word for word in words if word not in SECTIONS]:
         raise InvalidValueError(
             f"--only takes {', '.join(SECTIONS)}, found {', '.join(map(repr, unknown))}."
@@ -95,18 +96,19 @@ def _print_changes(found: "RunDiff", section: str, screen: Screen) -> None:
         last.append(Column("b - a", cells, right=True))
     room = screen.width - sum(column.width + len(GAP) for column in [*columns, *last])
     width = max(_NARROWEST, (room - len(INDENT) - len(GAP)) // 2)
-    pairs = [_pair(change, width) for change in changes.values()]
+    write = text.tag if section == "tags" else _value
+    pairs = [_pair(change, width, write) for change in changes.values()]
     for side, name in enumerate(found.names):
         cells = [Cell(pair[side]) for pair in pairs]
         columns.append(Column(text.cut(text.clean(name), width), cells, section == "metrics"))
     screen.table([*columns, *last], INDENT)
 
 
-def _pair(change: "Change", width: int) -> tuple[str, str]:
+def _pair(change: "Change", width: int, write: Callable[[Any], str]) -> tuple[str, str]:
     """Write two values in at most ``width`` cells each, long ones from where they part."""
     from experiment_tracking.registry.diff import common_length, shown_apart
 
-    first, second = _value(change.a), _value(change.b)
+    first, second = write(change.a), write(change.b)
     if first == second:
         first, second = shown_apart(change)
     if max(text.width_of(first), text.width_of(second)) > width:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
+    Names,
     add_filters,
+    add_project,
     chosen_runs,
+    format_name,
     new_command,
     registry_of,
     say_problems,
@@ -33,7 +36,7 @@ def add(commands: Any) -> None:
     parser = new_command(
         commands, "export", export, "write runs as csv, json, parquet, markdown or html", _EXAMPLES
     )
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+    add_project(parser)
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("-o", "--output", metavar="FILE", help="one file; - for standard output")
     place.add_argument(
@@ -42,9 +45,12 @@ def add(commands: Any) -> None:
         help="a data set of runs and rows, partitioned by project (docs/SCALE.md)",
     )
     parser.add_argument(
-        "--format", metavar="F", help="csv, json, markdown, html or parquet; default: by FILE's end"
+        "--format",
+        type=format_name,
+        metavar="F",
+        help="csv, json, markdown (md), html or parquet; default: by FILE's end",
     )
-    parser.add_argument("--columns", metavar="A,B", help="as for experiments ls")
+    parser.add_argument("--columns", action=Names, metavar="A,B", help="as for experiments ls")
     parser.add_argument("--sort", metavar="COL", help="by a column; --sort=-COL from the highest")
     parser.add_argument("--no-rows", action="store_true", help="with --parquet: runs alone")
     add_filters(parser)
@@ -76,12 +82,11 @@ def _check(args: argparse.Namespace) -> None:
 def _write_file(args: argparse.Namespace, runs: "RunSet") -> dict[str, Any]:
     from experiment_tracking.registry.export import encode_runs, export_runs
 
-    columns = text.names(args.columns) if args.columns else None
     if args.output != "-":
-        export_runs(runs, args.output, args.format, columns)
+        export_runs(runs, args.output, args.format, args.columns)
         say(f"{len(runs)} runs in {args.output}.")
         return {"path": args.output, "runs": len(runs)}
-    data = encode_runs(runs, args.format, columns)
+    data = encode_runs(runs, args.format, args.columns)
     if args.format == "parquet":
         sys.stdout.buffer.write(data)
     else:

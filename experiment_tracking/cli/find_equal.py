@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
+    Names,
+    add_project,
     check_project,
     new_command,
     registry_of,
@@ -30,7 +32,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     summary = "find runs that had the same params, code or inputs"
     parser = new_command(commands, "find-equal", find_equal, summary, _EXAMPLES)
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="default: all projects")
+    add_project(parser, "default: all projects")
     for word, what in _WAYS.items():
         default = ", the default" if word == "params" else ""
         parser.add_argument(
@@ -43,7 +45,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--except",
         dest="exclude",
-        action="append",
+        action=Names,
         default=[],
         metavar="PARAM",
         help="a param that may differ; may be repeated",

@@ -8,7 +8,9 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     RUN_HELP,
+    Names,
     add_filters,
+    add_project,
     named_or_chosen,
     new_command,
     say_problems,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from experiment_tracking.registry.record import RunRecord
+    from experiment_tracking.registry.runset import RunSet
 
 _EXAMPLES = """
 experiments history latest
@@ -36,9 +39,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; or conditions as below"
     )
-    parser.add_argument("--project", metavar="P", help="runs of this project")
+    add_project(parser, positional=False)
     add_filters(parser)
-    parser.add_argument("--metrics", metavar="A,B", help="these alone; by default all")
+    parser.add_argument(
+        "--metrics", action=Names, metavar="A,B", help="these alone; by default all"
+    )
     parser.add_argument(
         "--axis",
         metavar="AXIS",
@@ -56,7 +61,7 @@ def add(commands: Any) -> None:
 def history(args: argparse.Namespace) -> int:
     """Print the rows: of one run a column per metric, of several a row per number."""
     runs = named_or_chosen(args)
-    metrics = text.names(args.metrics) if args.metrics else None
+    metrics, common = args.metrics, ""
     one = len(runs) == 1 and not args.wide
     if one and args.points is None and args.axis is None:
         columns = _as_logged(runs[0], metrics)
@@ -64,11 +69,12 @@ def history(args: argparse.Namespace) -> int:
         columns = _columns(runs[0].history(metrics, axis=args.axis, points=args.points))
     elif args.wide:
         columns = _columns(runs.history(metrics, True, args.axis, args.points).reset_index())
+        common = _common_project(runs)
     else:
         # Every row has its value here, NaN too.
         frame = runs.history(metrics, False, args.axis, args.points)
         columns = {str(name): frame[name].tolist() for name in frame}
-    _print(args, columns)
+    _print(args, columns, common)
     say_problems(runs)
     return DONE
 
@@ -98,7 +104,13 @@ def _columns(frame: "pd.DataFrame") -> dict[str, list[Any]]:
     }
 
 
-def _print(args: argparse.Namespace, columns: dict[str, list[Any]]) -> None:
+def _common_project(runs: "RunSet") -> str:
+    """Return what the names of all runs begin with, and which a header need not repeat."""
+    projects = set(runs.column("project"))
+    return f"{projects.pop()}/" if len(projects) == 1 else ""
+
+
+def _print(args: argparse.Namespace, columns: dict[str, list[Any]], common: str) -> None:
     if args.csv:
         from experiment_tracking.registry.text_tables import to_csv
 
@@ -108,9 +120,11 @@ def _print(args: argparse.Namespace, columns: dict[str, list[Any]]) -> None:
         json_out([_present(dict(zip(columns, row, strict=True))) for row in rows])
     else:
         writers = {"time": clock}
-        Screen().table(
-            [column_of(name, c, writers.get(name, _write)) for name, c in columns.items()]
-        )
+        shown = [
+            column_of(name.removeprefix(common), values, writers.get(name, _write))
+            for name, values in columns.items()
+        ]
+        Screen().table(shown)
 
 
 def _present(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from experiment_tracking.cli.command import DONE, FAILED, new_command, root_of
+from experiment_tracking.cli.command import (
+    DONE,
+    FAILED,
+    Names,
+    add_project,
+    new_command,
+    root_of,
+)
 from experiment_tracking.cli.screen import Cell, Screen, json_out, say
 from experiment_tracking.cli.text import clean
 
@@ -35,7 +42,12 @@ _SHOWN_LOSSES = 20
 def add(commands: Any) -> None:
     """Add the command."""
     parser = new_command(
-        commands, "import", import_runs, "make run folders of what other trackers kept", _EXAMPLES
+        commands,
+        "import",
+        import_runs,
+        "make run folders of what other trackers kept",
+        _EXAMPLES,
+        one_root=True,
     )
     parser.description = fill(
         "Make run folders of what other trackers kept: an MLflow store (mlruns/ or sqlite), "
@@ -44,7 +56,7 @@ def add(commands: Any) -> None:
         80,
     )
     parser.add_argument("source", metavar="SOURCE", help="a file or folder; what is below counts")
-    parser.add_argument("--project", metavar="P", help="in place of those of the source")
+    add_project(parser, "in place of those of the source", positional=False)
     parser.add_argument("--name", metavar="N", help="in place of the runs' names: N, N-2, …")
     parser.add_argument("--kind", choices=KINDS, help="take nothing else; default: all there is")
     parser.add_argument("--dry-run", action="store_true", help="read all of it, write nothing")
@@ -53,7 +65,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--step", metavar="COLUMN", help="CSV: where the steps are")
     parser.add_argument("--time", metavar="COLUMN", help="CSV: where the times are")
     parser.add_argument("--run-column", metavar="COLUMN", help="CSV: a run for each value in it")
-    parser.add_argument("--params", metavar="COLUMNS", help="CSV: where params are, as in lr,seed")
+    parser.add_argument(
+        "--params", action=Names, metavar="COLUMNS", help="CSV: where params are, as in lr,seed"
+    )
     parser.add_argument(
         "--no-tensorboard", action="store_true", help="write no event files for TensorBoard"
     )
@@ -76,7 +90,7 @@ def import_runs(args: argparse.Namespace) -> int:
         tensorboard=not args.no_tensorboard,
         write=not args.dry_run,
     )
-    params = tuple(filter(None, map(str.strip, (args.params or "").split(","))))
+    params = tuple(filter(None, args.params or ()))
     options = Options(args.step, args.time, args.run_column, params, args.deleted)
     report = _Report(Screen(), quiet=args.json)
     for place in places:

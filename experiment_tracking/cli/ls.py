@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
+    Names,
     add_filters,
+    add_project,
     chosen_runs,
     elapsed_s,
     new_command,
@@ -43,15 +45,16 @@ experiments ls --json | jq '.[].metrics."val/loss".min'
 def add(commands: Any) -> None:
     """Add the command."""
     parser = new_command(commands, "ls", ls, "list runs, the newest first", _EXAMPLES)
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+    add_project(parser)
     add_filters(parser)
     parser.add_argument(
         "--sort", metavar="COL", help="by one of the columns below; --sort=-COL from the highest"
     )
     parser.add_argument("--reverse", action="store_true", help="turn the order round")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N runs")
+    parser.add_argument("-n", "--limit", type=int, metavar="N", help="the first N runs")
     parser.add_argument(
         "--columns",
+        action=Names,
         metavar="A,B",
         help="run, project, name, id, status, age, created_at, ended_at, duration, tags, notes, "
         "group, parent, commit, rerun_of, imported_from, path; params as lr or params.lr; "
@@ -64,7 +67,7 @@ def ls(args: argparse.Namespace) -> int:
     registry = registry_of(args)
     found = chosen_runs(args, registry)
     runs = found.order_by(_order(args.sort, args.reverse)).limit(args.limit) if found else found
-    names = text.names(args.columns) if args.columns else []
+    names = args.columns or []
     if args.json:
         json_out(_as_json(runs, names))
     elif runs:
@@ -198,6 +201,8 @@ def _sameness(values: Sequence[Any]) -> tuple[bool, int]:
 
 def _column(runs: "RunSet", name: str, rank: int = 0, header: str | None = None) -> Column:
     values, write = _values(runs, name), _WRITERS.get(name, _write)
+    if name.startswith("tags."):
+        write = text.tag
     styles = ["bold" if name in ("run", "name") else ""] * len(runs)
     if name == "status":
         styles = [status_style(status) for status in values]
@@ -236,6 +241,8 @@ def _write(value: Any) -> str:
 
 _WRITERS: Mapping[str, Callable[[Any], str]] = {
     "age": text.age,
+    "created_at": text.local_time,
+    "ended_at": text.local_time,
     "duration": text.duration,
     "tags": text.tags,
 }

@@ -24,11 +24,15 @@ experiments rename latest "wide net"
 
 def add(commands: Any) -> None:
     """Add both commands."""
-    parser = new_command(commands, "mv", mv, "move runs to another project", _MV_EXAMPLES)
+    parser = new_command(
+        commands, "mv", mv, "move runs to another project", _MV_EXAMPLES, one_root=True
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     parser.add_argument("project", metavar="PROJECT", help="made where there is none")
     add_force(parser)
-    parser = new_command(commands, "rename", rename, "give a run another name", _RENAME_EXAMPLES)
+    parser = new_command(
+        commands, "rename", rename, "give a run another name", _RENAME_EXAMPLES, one_root=True
+    )
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     parser.add_argument("name", metavar="NEW", help="its new name; a taken one is refused")
     add_force(parser)

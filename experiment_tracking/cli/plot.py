@@ -9,7 +9,9 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     RUN_HELP,
+    Names,
     add_filters,
+    add_project,
     named_or_chosen,
     new_command,
     say_problems,
@@ -30,7 +32,7 @@ experiments plot val/acc --kind bars --by lr -o bars.png
 """
 
 _OPTIONS = {
-    "curves": ("x", "by", "smooth", "log"),
+    "curves": ("x", "by", "band", "smooth", "log"),
     "scatter": ("param", "on", "log"),
     "parallel": ("param", "on"),
     "bars": ("by", "on"),
@@ -57,20 +59,27 @@ def add(commands: Any) -> None:
         help="as .png, .svg, .pdf, or .html (curves, scatter, parallel; needs plotly)",
     )
     parser.add_argument("--kind", choices=tuple(_OPTIONS), default="curves")
-    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    add_project(parser, positional=False)
     parser.add_argument(
         "--x", metavar="X", help="curves over step (default), time, relative, or another metric"
     )
     parser.add_argument(
         "--param",
-        action="append",
-        metavar="P",
+        action=Names,
+        metavar="PARAM",
         help="scatter: one; heatmap: x and y; parallel: its axes, by default those that differ",
     )
     parser.add_argument(
         "--by",
+        action=Names,
         metavar="G",
         help="means: '*-seed' over runs equal but for seed; lr,depth over those equal in both",
+    )
+    parser.add_argument(
+        "--band",
+        choices=("interval", "std", "sem", "range", "none"),
+        help="around the means of --by: their 95%% interval (default), the runs' standard "
+        "deviation, its standard error, or lowest to highest",
     )
     parser.add_argument(
         "--smooth", type=float, metavar="W", help="weight of TensorBoard's smoothing, 0 to 1"
@@ -111,11 +120,16 @@ def _checked(args: argparse.Namespace) -> str:
         )
     if suffix == ".html" and args.kind not in _INTERACTIVE:
         raise InvalidValueError(f"{args.kind} cannot be drawn as .html. Write .svg, for example.")
+    folder = os.path.dirname(os.path.abspath(os.path.expanduser(args.output)))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"-o {args.output}: there is no folder {folder}. Make it first.")
     known = {name for names in _OPTIONS.values() for name in names}
     for name in sorted(known.difference(_OPTIONS[args.kind])):
         if getattr(args, name) is not None:
             kinds = ", ".join(kind for kind, names in _OPTIONS.items() if name in names)
             raise InvalidValueError(f"--{name} means nothing for {args.kind}, only for {kinds}.")
+    if args.band and not args.by:
+        raise InvalidValueError("--band means nothing without --by '*-seed' or the like.")
     count = {"scatter": 1, "heatmap": 2}.get(args.kind)
     if count not in (None, len(args.param or ())):
         raise InvalidValueError(f"{args.kind} needs --param {count} times, for example --param lr.")
@@ -127,8 +141,9 @@ def _figure(args: argparse.Namespace, runs: "RunSet", engine: str | None) -> Any
 
     given = {name: getattr(args, name) for name in ("x", "smooth", "on") if getattr(args, name)}
     if args.by:
-        names = text.names(args.by)
-        given["by"] = names if len(names) > 1 else names[0]
+        given["by"] = args.by if len(args.by) > 1 else args.by[0]
+    if args.band:
+        given["band"] = None if args.band == "none" else args.band
     if args.kind == "curves":
         metrics = text.names(args.metric)
         return plots.plot_curves(runs, metrics, logy=bool(args.log), engine=engine, **given)

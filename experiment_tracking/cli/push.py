@@ -14,6 +14,7 @@ from experiment_tracking.cli.command import (
     DONE,
     FAILED,
     RUN_HELP,
+    add_project,
     check_project,
     find_run,
     new_command,
@@ -85,7 +86,7 @@ def add(commands: Any) -> None:
         "the run was copied to before",
     )
     parser.add_argument("--all", action="store_true", help="all runs that owe something")
-    parser.add_argument("--project", metavar="P", help="with --all: those of one project")
+    add_project(parser, "with --all: those of one project", positional=False)
     parser.add_argument("--follow", action="store_true", help="go on until the run has ended")
     state = parser.add_mutually_exclusive_group()
     state.add_argument(

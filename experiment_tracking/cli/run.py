@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     parser = new_command(
         commands, "run", run, "run a command and track it as a run", _EXAMPLES,
+        one_root=True,
     )  # fmt: skip
     parser.description = fill(
         "Run a command and track it: its params off the command line, what it prints, its exit "

@@ -6,6 +6,7 @@ from typing import Any
 from experiment_tracking.cli.command import (
     DONE,
     add_identity,
+    add_project,
     identity_of,
     key_values,
     new_command,
@@ -32,8 +33,9 @@ experiments finish --status killed
 
 def add(commands: Any) -> None:
     """Add the three commands."""
-    parser = new_command(commands, "start", start, "open a run for a shell script", _START)
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="default: default")
+    summary = "open a run for a shell script"
+    parser = new_command(commands, "start", start, summary, _START, one_root=True)
+    add_project(parser, "default: default")
     add_identity(parser, project=False)
     parser.add_argument(
         "--pid", type=int, metavar="N", help="the process whose life is the run's ($$)"

@@ -17,9 +17,11 @@ from experiment_tracking.cli.command import (
     print_title,
     run_to_json,
 )
+from experiment_tracking.cli.edit import in_words
 from experiment_tracking.cli.screen import INDENT, Cell, Screen, column_of, json_out, say
 
 if TYPE_CHECKING:
+    from experiment_tracking.folder.amendments import Amendment
     from experiment_tracking.registry.record import RunRecord
 
 _EXAMPLES = """
@@ -82,6 +84,7 @@ def _as_json(record: "RunRecord") -> dict[str, Any]:
         "console_bytes": _size_of(record.folder.console),
         "system_metrics": _last_sample(record),
         "environment": record.environment,
+        "amendments": _corrections(record),
     }
 
 
@@ -100,6 +103,7 @@ def _print(record: "RunRecord", screen: Screen) -> int:
         _print_system_metrics,
         _print_artifacts,
         _print_mirrors,
+        _print_corrections,
     ):
         try:
             section(record, screen)
@@ -442,6 +446,24 @@ def _print_artifacts(record: "RunRecord", screen: Screen) -> None:
     if any(texts := values("description")):
         columns.append(column_of("description", texts, text.param_or_nothing, rank=4))
     screen.table(columns, INDENT)
+
+
+def _corrections(record: "RunRecord") -> "list[Amendment]":
+    """Return what people corrected; what the run logged again itself is no correction."""
+    from experiment_tracking.folder.amendments import RUN
+
+    return [each for each in record.amendments if each["by"] != RUN]
+
+
+def _print_corrections(record: "RunRecord", screen: Screen) -> None:
+    if corrections := _corrections(record):
+        screen.heading("corrections")
+        columns = [
+            column_of("when", [each["at"] for each in corrections], text.local_time),
+            column_of("by", [each["by"] for each in corrections], text.clean),
+            column_of("what", [in_words(each) for each in corrections], str),
+        ]
+        screen.table(columns, INDENT)
 
 
 def _mirror(kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     add_filters,
+    add_project,
     chosen_runs,
     new_command,
     registry_of,
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "query", metavar="QUERY", help="about the tables runs and history; - reads it from stdin"
     )
-    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    add_project(parser, positional=False)
     add_filters(parser)
 
 

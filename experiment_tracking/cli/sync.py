@@ -5,7 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
-from experiment_tracking.cli.command import DONE, FAILED, new_command
+from experiment_tracking.cli.command import DONE, FAILED, add_project, new_command
 from experiment_tracking.cli.screen import Screen, column_of, json_out, say
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     parser.add_argument("source", metavar="SRC", help=root)
     parser.add_argument("target", metavar="DST", help=f"{root}; made where there is none")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="name or project/name; default: all")
-    parser.add_argument("--project", metavar="P", help="runs of this project alone")
+    add_project(parser, positional=False)
     parser.add_argument("--dry-run", action="store_true", help="tell what would be copied")
 
 

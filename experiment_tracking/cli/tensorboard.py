@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -41,8 +42,8 @@ def tensorboard(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt), _signals_as_ctrl_c(), _Links() as links:
         # Resolved once: what "latest" meant when it was asked for stays on show.
         named = [find_run(args, key).folder for key in args.runs]
-        root = None if named else layout.existing_root(args.root)
-        links.add(named, root)
+        roots = [] if named else [layout.existing_root(each) for each in args.roots or [None]]
+        links.add(named, roots)
         if named and not links.names:
             raise NotFoundError(_nothing_to_show(args.runs))
         url = _launch(links.folder, args.host, args.port)
@@ -54,7 +55,7 @@ def tensorboard(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         while True:
             time.sleep(_LOOK_EVERY_S)
-            links.add(named, root)
+            links.add(named, roots)
     return DONE
 
 
@@ -82,9 +83,9 @@ class _Links:
     def __exit__(self, *error: object) -> None:
         self._temporary.cleanup()
 
-    def add(self, named: Sequence[RunFolder], root: str | None) -> None:
-        """Link those named, or all of the root, that have TensorBoard's files by now."""
-        for run in layout.iter_runs(root) if root else named:
+    def add(self, named: Sequence[RunFolder], roots: Sequence[str]) -> None:
+        """Link those named, and all of the roots, that have TensorBoard's files by now."""
+        for run in itertools.chain(named, *map(layout.iter_runs, roots)):
             if run.path not in self.names and os.path.isdir(run.tensorboard):
                 self._link(run)
 

@@ -82,6 +82,15 @@ def param_or_nothing(value: Any) -> str:
     return NOTHING if value is None else param(value)
 
 
+def tag(value: str | None) -> str:
+    """Write a tag's value: yes where it has none but is there, a dash where it is not.
+
+    >>> tag("a"), tag(""), tag(None)
+    ('a', 'yes', '-')
+    """
+    return NOTHING if value is None else clean(value) or "yes"
+
+
 def duration(seconds: float | None) -> str:
     """Write a time span in one word.
 

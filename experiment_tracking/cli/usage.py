@@ -9,7 +9,12 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     FAILED,
+    Names,
+    add_filters,
+    add_project,
     check_project,
+    chosen_runs,
+    given_root,
     new_command,
     registry_of,
     say_problems,
@@ -33,18 +38,18 @@ experiments du --json | jq .size_bytes
 _GC_EXAMPLES = """
 experiments gc --older-than 30d --dry-run
 experiments gc --older-than 30d --keep-best val/loss:5 --status failed --status finished
-experiments gc digits --older-than 2w --keep-tag paper
+experiments gc digits --older-than 2w --keep-tag paper --where 'lr > 1'
 """
 
 
 def add(commands: Any) -> None:
     """Add both commands."""
     parser = new_command(commands, "du", du, "show how much space runs take", _DU_EXAMPLES)
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+    add_project(parser)
     parser.add_argument(
         "--sort",
         default="size",
-        metavar="COL",
+        metavar="KIND",
         help="size (default), files, run, or a kind: history, tensorboard, artifacts, models, "
         "figures, code, console, other",
     )
@@ -53,9 +58,11 @@ def add(commands: Any) -> None:
 
 def _add_gc(commands: Any) -> None:
     parser = new_command(
-        commands, "gc", gc, "move old runs that nobody needs to the trash", _GC_EXAMPLES
-    )
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+        commands, "gc", gc, "move old runs that nobody needs to the trash", _GC_EXAMPLES,
+        one_root=True,
+    )  # fmt: skip
+    add_project(parser)
+    add_filters(parser, status=False)
     add_older_than(parser, "runs that ended longer ago than that")
     parser.add_argument(
         "--keep-best",
@@ -71,8 +78,8 @@ def _add_gc(commands: Any) -> None:
     )
     parser.add_argument(
         "--status",
-        action="append",
-        metavar="S",
+        action=Names,
+        metavar="S,T",
         help="only these may go; failed, killed and crashed unless it is given; may be repeated",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would go")
@@ -86,7 +93,8 @@ def du(args: argparse.Namespace) -> int:
     from experiment_tracking.folder import layout
     from experiment_tracking.upkeep.usage import usage
 
-    near_root(args)
+    for root in args.roots or [None]:
+        near_root(root)
     registry = registry_of(args)
     check_project(registry, args.project)
     problems: list[Unreadable] = []
@@ -170,10 +178,8 @@ def gc(args: argparse.Namespace) -> int:
         raise InvalidValueError(
             "Say which runs may go: --older-than 30d, --keep-best val/loss:5 or --status failed."
         )
-    near_root(args)
-    registry = registry_of(args)
-    check_project(registry, args.project)
-    runs = registry.list_experiments(args.project)
+    near_root(given_root(args))
+    runs = chosen_runs(args, registry_of(args))
     say_problems(runs)
     plan = plan_of(runs, args.older_than, args.keep_best, args.keep_tag, args.status or ENDED_BADLY)
     sizes = _sizes(plan)

@@ -13,6 +13,8 @@ from experiment_tracking.cli import text
 from experiment_tracking.cli.command import (
     DONE,
     RUN_HELP,
+    Names,
+    add_project,
     check_project,
     find_run,
     new_command,
@@ -57,21 +59,25 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     parser.add_argument("-n", type=_count, default=20, metavar="N", help="how many rows (20)")
-    parser.add_argument("--metrics", metavar="A,B", help="rows and columns of these alone")
+    parser.add_argument(
+        "--metrics", action=Names, metavar="A,B", help="rows and columns of these alone"
+    )
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on until the run ends, or Ctrl-C"
     )
     parser = new_command(
         commands, "watch", watch, "show runs as they go, the running ones first", _WATCH_EXAMPLES
     )
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="runs of this project alone")
+    add_project(parser)
     parser.add_argument(
         "--interval", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)"
     )
     parser.add_argument(
-        "--limit", type=_count, default=20, metavar="N", help="most runs shown (20)"
+        "-n", "--limit", type=_count, default=20, metavar="N", help="most runs shown (20)"
     )
-    parser.add_argument("--metrics", metavar="A,B", help="these instead of the commonest")
+    parser.add_argument(
+        "--metrics", action=Names, metavar="A,B", help="these instead of the commonest"
+    )
     parser.add_argument("--once", action="store_true", help="look once")
 
 
@@ -109,14 +115,13 @@ def tail(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _wanted(words: str | None, record: "RunRecord") -> list[str] | None:
+def _wanted(names: Sequence[str] | None, record: "RunRecord") -> list[str] | None:
     """Return stored names; of a run without rows nobody can tell yet whether they are right."""
     from experiment_tracking.folder.values import stored_name
     from experiment_tracking.registry.columns import find_metric
 
-    if words is None:
+    if names is None:
         return None
-    names = text.names(words)
     known = record.metric_names
     return [stored_name(find_metric(name, known) if known else name) for name in names]
 
@@ -222,11 +227,13 @@ def watch(args: argparse.Namespace) -> int:
 
 def _watch_in_turn(args: argparse.Namespace, registry: "ExperimentRegistry") -> None:
     while True:
-        runs, seen = _look(args, registry, args.limit)
+        runs, seen, more = _look(args, registry, args.limit)
         if args.json:
             json_out(seen) if args.once else print(json.dumps(seen))
         elif seen:
             Screen().table(_table(args, seen))
+            if more:
+                say(_not_shown(more))
         else:
             say(_NO_RUNS)
         sys.stdout.flush()
@@ -241,21 +248,30 @@ def _watch_in_turn(args: argparse.Namespace, registry: "ExperimentRegistry") -> 
 def _watch_in_place(args: argparse.Namespace, registry: "ExperimentRegistry") -> None:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             room = max(1, console.height - _LINES_BESIDE_TABLE)
-            _, seen = _look(args, registry, min(args.limit, room))
-            shown = _as_text(_table(args, seen), console.width) if seen else _NO_RUNS
+            _, seen, more = _look(args, registry, min(args.limit, room))
+            shown = _as_text(_table(args, seen), console.width) if seen else Text(_NO_RUNS)
+            shown.append(f"\n{_not_shown(more)}" if more else "", "dim")
             live.update(shown, refresh=True)
             time.sleep(args.interval)
 
 
+def _not_shown(more: int) -> str:
+    return f"{more} more {'run is' if more == 1 else 'runs are'} not shown; --limit N shows N."
+
+
 def _look(
     args: argparse.Namespace, registry: "ExperimentRegistry", limit: int
-) -> "tuple[RunSet, list[dict[str, Any]]]":
-    """Return the runs shown, the running ones first and of these the newest, and their state."""
+) -> "tuple[RunSet, list[dict[str, Any]], int]":
+    """Return the runs shown, their state, and how many more there are.
+
+    The running ones come first, of these the newest.
+    """
     from experiment_tracking.folder.liveness import STATUSES
 
     newest = registry.list_experiments(args.project, order_by="-created_at")
@@ -263,7 +279,8 @@ def _look(
     others = newest.filter(status=[status for status in STATUSES if status != "running"])
     runs = running + others.limit(limit - len(running))
     unread: dict[str, Any] = {}
-    return runs, [seen for seen in runs.each(_facts, unread) if seen]
+    seen = [seen for seen in runs.each(_facts, unread) if seen]
+    return runs, seen, len(newest) - len(runs)
 
 
 def _facts(record: "RunRecord") -> dict[str, Any]:
@@ -313,8 +330,7 @@ def _metric_names(args: argparse.Namespace, seen: Sequence[Mapping[str, Any]]) -
         return [name for name, _ in counts.most_common(_METRICS)]
     from experiment_tracking.registry.columns import find_metric
 
-    names = text.names(args.metrics)
-    return [find_metric(name, counts) if counts else name for name in names]
+    return [find_metric(name, counts) if counts else name for name in args.metrics]
 
 
 def _as_text(columns: Sequence[Column], width: int) -> "Text":

@@ -112,6 +112,16 @@ class Edit:
 
         return self._keep("param", change)
 
+    def remove_params(self, *names: str) -> list[Amendment]:
+        """Remove params, nested ones by names with dots; those not there are passed over."""
+
+        def change(run: RunRecord) -> list[Amendment]:
+            places = {name: amendments.place_of(run.params, name) for name in names}
+            there = {name: params[key] for name, (params, key) in places.items() if key in params}
+            return [_change(there, name, {}) for name in names]
+
+        return self._keep("param", change)
+
     def log_metric(self, name: str, value: Any, step: int | None = None) -> list[Amendment]:
         """Log one number late, as a row behind all others.
 

@@ -149,3 +149,29 @@ def test_too_few_points_for_a_curve_end_with_2(experiments):
         code, out, err = experiments(*words)
         assert (code, out) == (2, "")
         assert f"found {points}" in err
+
+
+def test_groups_by_a_tag_without_a_value_read_yes_and_a_dash(experiments):
+    experiments("tag", "lr0.1-0", "lr0.1-1", "-t", "paper")
+    out = experiments("aggregate", "digits", "--by", "tags.paper", "--metrics", "val/acc")[1]
+    rows = [line.split() for line in out.splitlines()]
+    assert sorted(row[:2] for row in rows) == [["-", "4"], ["tags.paper", "runs"], ["yes", "2"]]
+
+
+def test_what_the_means_are_made_of_is_told_beside_the_data(experiments, root):
+    options = {"root": root, "auto_log": False, "use_tensorboard": False}
+    run = ExperimentTracker("digits", **options).start_run("again", {"lr": 0.1, "seed": 2})
+    run.log_metrics({"val/loss": 3.0, "val/acc": 0.25})
+    run.end_run("FAILED")
+    code, out, err = experiments("aggregate", "digits", "--format", "csv")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert "1 run that counts has not finished: 1 failed." in err
+    assert "1 group holds a value of seed more than once: lr=0.1 (seed 2)." in err
+
+
+def test_all_equal_best_means_are_marked(experiments, root):
+    options = {"root": root, "auto_log": False, "use_tensorboard": False}
+    with ExperimentTracker("digits", **options).start_run("tied", {"lr": 5, "seed": 0}) as run:
+        run.log_metrics({"val/loss": 0.5, "val/acc": 0.25})
+    _, out, _ = experiments("aggregate", "digits", "--metrics", "val/loss")
+    assert [line.count("*") for line in out.splitlines()] == [0, 0, 1, 1]

@@ -1,5 +1,7 @@
 import json
 
+from experiment_tracking import ExperimentTracker
+
 
 def test_the_best_run_is_shown_with_value_step_and_params(experiments, root):
     code, out, err = experiments("best", "val/loss")
@@ -61,3 +63,21 @@ def test_no_run_that_meets_the_conditions_is_told_from_no_such_metric(experiment
     assert (code, out) == (3, "")
     assert "meets these conditions" in err
     assert "metric" not in err
+
+
+def test_a_run_that_ended_in_nan_is_said_to(experiments):
+    out = experiments("best", "val/loss", "--where", "lr = 0.01")[1]
+    assert "val/loss:min  1.3333 at step 2 (last nan)\n" in out
+
+
+def test_runs_with_the_same_value_are_named(experiments, root):
+    tracker = ExperimentTracker("digits", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("equal") as run:
+        run.log_metrics({"val/loss": 1 / 3}, step=7)
+    out = experiments("best", "val/loss", "--min")[1]
+    assert out.startswith("digits/lr-0.1 ")
+    assert "the same      digits/equal; the oldest is shown\n" in out
+    assert json.loads(experiments("best", "val/loss", "--min", "--json")[1])["ties"] == [
+        "digits/equal"
+    ]
+    assert json.loads(experiments("best", "val/acc", "--max", "--json")[1])["ties"] == []

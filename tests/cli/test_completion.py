@@ -36,9 +36,21 @@ def completions(root, line):
         ("experiments ls di", ["digits"]),
         ("experiments best pinn", ["pinn/pde_residual"]),
         ("experiments ls --whe", ["--where"]),
+        ("experiments ls --status cra", ["crashed"]),
+        ("experiments ls --status failed,fin", ["failed,finished"]),
+        ("experiments ls --sort model.d", ["model.depth"]),
+        ("experiments ls --columns name,val/a", ["name,val/acc"]),
+        ("experiments ls --where opt", [""]),
+        ("experiments ls --where model.o", ["model.optimizer"]),
+        ("experiments aggregate --by tags.f", ["tags.first"]),
+        ("experiments ls --tag sw", ["sweep"]),
+        ("experiments tag lr-0.1 -t fir", ["first"]),
+        ("experiments set lr-0.1 model.o", ["model.optimizer="]),
+        ("experiments set lr-0.1 -r epo", ["epochs"]),
+        ("experiments plot val/loss --param l", ["lr"]),
     ],
 )
-def test_commands_runs_projects_metrics_and_options_are_offered(root, line, offered):
+def test_words_options_and_what_they_take_are_offered(root, line, offered):
     assert completions(root, line) == offered
 
 

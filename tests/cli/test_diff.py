@@ -159,3 +159,8 @@ def test_a_run_with_uncommitted_changes_and_its_rerun_do_not_differ(experiments,
     out = experiments("diff", "moved/first", "moved/first-2", "--only", "code")[1]
     assert "Widen" in out
     assert "conf.yaml" not in out
+
+
+def test_a_tag_without_a_value_is_there_or_not(experiments):
+    out = experiments("diff", "lr-0.1", "lr-0.01", "--only", "tags")[1]
+    assert ["first", "yes", "-"] in [line.split() for line in out.splitlines()]

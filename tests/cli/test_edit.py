@@ -24,10 +24,10 @@ def test_tags_of_several_runs_are_set_and_removed(experiments, root):
     assert (code, err) == (0, "")
     assert out == (
         "digits/lr-0.1: tag sweep: a → b\n"
-        "digits/lr-0.1: tag best: - → ''\n"
-        "digits/lr-0.1: tag first: '' → -\n"
+        "digits/lr-0.1: tag best: - → yes\n"
+        "digits/lr-0.1: tag first: yes → -\n"
         "digits/lr-0.01: tag sweep: - → b\n"
-        "digits/lr-0.01: tag best: - → ''\n"
+        "digits/lr-0.01: tag best: - → yes\n"
     )
     assert record(root, "lr-0.1").tags == record(root, "lr-0.01").tags
     assert record(root, "lr-0.1").tags == {"sweep": "b", "best": ""}
@@ -127,3 +127,52 @@ def test_a_tag_without_a_name_ends_with_2(experiments):
     code, out, err = experiments("tag", "lr-0.1", "-t", "=5")
     assert (code, out) == (2, "")
     assert "-t NAME or -t KEY=VALUE" in err
+
+
+def test_a_param_that_was_not_there_is_named_with_those_near_it(experiments):
+    code, _, err = experiments("set", "lr-0.1", "epoch=5")
+    assert code == 0
+    assert err.startswith("experiments: epoch is a new param of digits/lr-0.1. Near: epochs")
+    assert experiments("set", "lr-0.1", "lr=7")[2] == ""
+
+
+def test_a_param_is_removed(experiments, root):
+    experiments("set", "lr-0.1", "lrr=5")
+    code, out, _ = experiments("set", "lr-0.1", "-r", "lrr,model.depth", "lr=3")
+    assert code == 0
+    assert out == (
+        "digits/lr-0.1: param lr: 0.1 → 3\n"
+        "digits/lr-0.1: param lrr: 5 → -\n"
+        "digits/lr-0.1: param model.depth: 2 → -\n"
+    )
+    assert record(root, "lr-0.1").params == {"lr": 3, "model": {"optimizer": "adam"}, "epochs": 3}
+    (run,) = json.loads(experiments("ls", "--where", "lr = 3", "--json")[1])
+    assert "lrr" not in run["params"]
+    code, _, err = experiments("set", "lr-0.1", "--remove", "epoch")
+    assert code == 2
+    assert "Run digits/lr-0.1 has no param 'epoch'. Near: epochs" in err
+
+
+def test_a_note_without_text_is_printed(experiments, root):
+    assert experiments("note", "lr-0.1") == (0, "two\nlines\n", "")
+    assert json.loads(experiments("note", "lr-0.1", "--json")[1]) == {
+        "run": "digits/lr-0.1", "notes": "two\nlines"
+    }  # fmt: skip
+    assert record(root, "lr-0.1").amendments == []
+    assert experiments("note", "lr-0.1", "--append")[0] == 2
+    experiments("note", "lr-0.1", "")
+    assert experiments("note", "lr-0.1") == (0, "", "experiments: digits/lr-0.1 has no notes.\n")
+
+
+def test_runs_that_meet_conditions_are_tagged(experiments, root):
+    assert experiments("tag", "--where", "lr < 0.05", "--project", "digits", "-t", "low")[0] == 0
+    tagged = [n for n in ("lr-0.1", "lr-0.01", "lr-0.001") if "low" in record(root, n).tags]
+    assert tagged == ["lr-0.01", "lr-0.001"]
+
+
+def test_tags_are_set_nowhere_where_no_run_is_named(experiments, root):
+    code, _, err = experiments("tag", "-t", "low")
+    assert code == 2
+    assert "No run is named" in err
+    assert experiments("tag", "lr-0.1", "--status", "failed", "-t", "low")[0] == 2
+    assert "low" not in record(root, "lr-0.1").tags

@@ -60,7 +60,7 @@ def test_several_runs_are_one_long_table_or_stand_side_by_side(capsys):
     assert [row[0] for row in rows] == ["digits/a", "digits/a", "digits/b", "digits/b"]
     assert main(["history", "a", "b", "--metrics", "acc", "--wide"]) == 0
     assert lines(capsys) == [
-        ["step", "digits/a", "digits/b"], ["1", "0.5", "0.5"], ["2", "0.75", "0.75"],
+        ["step", "a", "b"], ["1", "0.5", "0.5"], ["2", "0.75", "0.75"],
     ]  # fmt: skip
 
 
@@ -107,3 +107,12 @@ def test_a_time_that_no_calendar_has_is_a_number(capsys, root):
 def test_too_few_points_are_refused(capsys, points):
     assert main(["history", "a", "b", "--wide", "--points", points]) == 2
     assert f"found {points}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two")
+def test_runs_of_several_projects_keep_theirs_in_the_headers(make, capsys):
+    with make("other").start_run("c") as run:
+        run.log_metrics({"acc": 1.0})
+    capsys.readouterr()
+    assert main(["history", "a", "c", "--metrics", "acc", "--wide"]) == 0
+    assert lines(capsys)[0] == ["step", "digits/a", "other/c"]

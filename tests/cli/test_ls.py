@@ -1,5 +1,7 @@
 import json
 import re
+import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -234,3 +236,25 @@ def test_a_filter_chooses_the_runs_and_a_mistake_in_it_is_pointed_at(experiments
     code, out, err = experiments("ls", "--where", "params.lr > 7")
     assert (code, out) == (0, "")
     assert "no run in" in err
+
+
+def test_a_tag_without_a_value_reads_yes_and_none_a_dash(experiments):
+    out = experiments("ls", "digits", "--columns", "name,tags.first,tags.sweep")[1]
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["lr-0.1"] == ["yes", "a"]
+    assert rows["lr-0.01"] == ["-", "-"]
+
+
+def test_times_are_shown_in_local_time_and_kept_whole_in_json(experiments, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        columns = ("ls", "digits", "-n", "1", "--columns", "created_at,ended_at")
+        shown = experiments(*columns)[1].splitlines()[1]
+        (kept,) = json.loads(experiments(*columns, "--json")[1])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    tokyo = timezone(timedelta(hours=9))
+    moments = [datetime.fromisoformat(kept[name]) for name in ("created_at", "ended_at")]
+    assert shown.split("  ") == [f"{each.astimezone(tokyo):%Y-%m-%d %H:%M:%S}" for each in moments]

@@ -41,7 +41,7 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"experiments {experiment_tracking.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["show"], ["ls", "--limit", "x"], ["best"]])
+@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--limit", "x"], ["best"]])
 def test_wrong_usage_ends_with_2_and_says_nothing_on_stdout(words, capsys):
     assert main(words) == 2
     out, err = capsys.readouterr()

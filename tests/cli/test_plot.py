@@ -75,8 +75,8 @@ def test_conditions_choose_the_runs(experiments, tmp_path):
         (("--kind", "scatter", "--param", "model.optimizer"), {"adam", "sgd", "model.optimizer"}),
         (("--kind", "parallel"), {"lr", "model.optimizer", "val/acc (max)"}),
         (("--kind", "heatmap", "--param", "lr", "--param", "model.depth"), {"lr", "model.depth"}),
-        (("--kind", "bars", "--by", "model.optimizer"), {"model.optimizer=adam, n=2"}),
-        (("--x", "val/loss", "--by", "model.depth"), {"model.depth=2, n=3", "val/loss"}),
+        (("--kind", "bars", "--by", "model.optimizer"), {"optimizer=adam, n=2"}),
+        (("--x", "val/loss", "--by", "model.depth"), {"mean, 95 % interval of 2 runs", "val/loss"}),
     ],
 )
 def test_every_kind_of_picture_can_be_drawn(experiments, tmp_path, words, shown):
@@ -96,6 +96,7 @@ def test_every_kind_of_picture_can_be_drawn(experiments, tmp_path, words, shown)
         (("-o", "a.png", "--kind", "scatter"), "--param lr"),
         (("lr-0.1", "-o", "a.png", "--project", "digits"), "not both"),
         (("-o", "a.png", "--smooth", "1.5"), "smooth"),
+        (("-o", "a.png", "--band", "std"), "--by"),
     ],
 )
 def test_what_does_not_go_together_ends_with_2(experiments, tmp_path, monkeypatch, words, told):
@@ -128,7 +129,7 @@ def test_blanks_behind_the_commas_are_no_part_of_a_name(experiments, tmp_path):
     path = tmp_path / "bars.svg"
     words = ("plot", "val/loss", "--kind", "bars", "--by", "lr, model.depth", "-o", path)
     assert experiments(*words)[0] == 0
-    assert "lr=0.01, model.depth=2, n=1" in "".join(texts(path))
+    assert "lr=0.01" in texts(path)
 
 
 def test_a_metric_without_a_goal_is_drawn_by_the_value_that_is_said(experiments, root, tmp_path):
@@ -140,3 +141,20 @@ def test_a_metric_without_a_goal_is_drawn_by_the_value_that_is_said(experiments,
     assert "on='min'" in err
     assert experiments(*words, "min")[0] == 0
     assert "size (min)" in texts(tmp_path / "a.svg")
+
+
+def test_a_missing_folder_is_told_before_anything_is_read(experiments, tmp_path):
+    code, out, err = experiments("plot", "nothing", "-o", tmp_path / "none" / "q.png")
+    assert (code, out) == (1, "")
+    assert f"there is no folder {tmp_path / 'none'}" in err
+
+
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [("std", "mean ± standard deviation of 3 runs"), ("none", "mean of 3 runs")],
+)
+def test_the_band_around_means_can_be_chosen_and_is_said(experiments, tmp_path, band, said):
+    path = tmp_path / "loss.svg"
+    words = ("--project", "digits", "--by", "model.depth", "--band", band)
+    assert experiments("plot", "val/acc", "-o", path, *words)[0] == 0
+    assert said in texts(path)

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -346,3 +347,30 @@ def test_a_mirror_whose_note_is_damaged_says_what_to_do(experiments, service, ro
     assert code == 0
     assert "tofile.json is not JSON: empty. Delete it and the copy is begun anew" in shown
     assert "complete" not in shown
+
+
+def test_corrections_are_told_with_who_when_and_what(experiments, monkeypatch):
+    assert "\ncorrections\n" not in experiments("show", "lr-0.1")[1]
+    monkeypatch.setenv("LOGNAME", "ann")
+    experiments("set", "lr-0.1", "lr=0.5")
+    experiments("tag", "lr-0.1", "-t", "paper")
+    told = experiments("show", "lr-0.1")[1].partition("\ncorrections\n")[2].splitlines()
+    header, *rows = (line.split(maxsplit=3) for line in told)
+    assert header == ["when", "by", "what"]
+    assert [row[2:] for row in rows] == [
+        ["ann", "param lr: 0.1 → 0.5"], ["ann", "tag paper: - → yes"],
+    ]  # fmt: skip
+    kept = json.loads(experiments("show", "lr-0.1", "--json")[1])["amendments"]
+    assert [(e["by"], e["name"], e.get("old"), e["new"]) for e in kept] == [
+        ("ann", "lr", 0.1, 0.5), ("ann", "paper", None, ""),
+    ]  # fmt: skip
+    moment = datetime.fromisoformat(kept[0]["at"]).astimezone()
+    assert rows[0][:2] == f"{moment:%Y-%m-%d %H:%M:%S}".split()
+
+
+def test_what_a_run_logged_again_itself_is_no_correction(experiments, root):
+    tracker = ExperimentTracker("digits", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("again", {"lr": 1}) as run:
+        run.log_params({"lr": 2})
+    assert "\ncorrections\n" not in experiments("show", "again")[1]
+    assert json.loads(experiments("show", "again", "--json")[1])["amendments"] == []

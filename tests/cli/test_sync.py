@@ -58,5 +58,5 @@ def test_what_is_refused_is_named_and_ends_with_1(experiments, root, tmp_path):
 def test_a_run_or_root_that_is_nowhere_ends_with_3(experiments, root, tmp_path):
     code, _, err = experiments("sync", root, tmp_path / "copy", "lr-0.2")
     assert code == 3
-    assert "Near: " in err
+    assert "digits/lr-0.1" in err
     assert experiments("sync", tmp_path / "nowhere", tmp_path / "copy")[0] == 3

@@ -137,11 +137,14 @@ def test_time_spans_have_a_unit():
             days(word)
 
 
-def test_a_run_of_another_root_comes_back_by_the_line_that_is_printed(experiments, root, tmp_path):
+def test_a_run_of_another_root_comes_back_by_the_line_that_is_printed(
+    experiments, tmp_path, capsys
+):
     with ExperimentTracker("p", root=tmp_path / "other", auto_log=False) as tracker:
         path = tracker.start_run("r").path
     line = experiments("rm", path)[1].strip().partition(" Back again: ")[2]
-    assert experiments(*shlex.split(line)[1:]) == (0, "p/r is back\n", "")
+    assert main(shlex.split(line)[1:]) == 0
+    assert capsys.readouterr().out == "p/r is back\n"
     assert path.is_dir()
 
 
@@ -169,3 +172,45 @@ def test_a_far_root_has_no_trash_and_its_runs_stay(root, capsys, monkeypatch, tm
         assert main(["--root", url, *words]) in (1, 2)
         assert "far roots are only read" in capsys.readouterr().err
     assert (root / "digits" / "lr-0.1").is_dir()
+
+
+def test_runs_that_meet_conditions_are_moved_and_named(experiments, root):
+    code, out, _ = experiments("rm", "--where", "lr < 0.05", "--project", "digits")
+    assert code == 0
+    assert sorted(line.split()[0] for line in out.splitlines()) == [
+        "digits/lr-0.001", "digits/lr-0.01",
+    ]  # fmt: skip
+    assert sorted(each.name for each in trashed(root)) == ["lr-0.001", "lr-0.01"]
+
+
+def test_nothing_is_removed_without_a_name_or_a_condition(experiments, root):
+    code, out, err = experiments("rm")
+    assert (code, out) == (2, "")
+    assert "No run is named" in err
+    assert experiments("rm", "lr-0.1", "--status", "failed")[0] == 2
+    assert experiments("rm", "--where", "lr > 100")[0] == 3
+    assert trashed(root) == []
+
+
+def test_a_rehearsed_purge_lists_and_deletes_nothing(experiments, root):
+    experiments("rm", "lr-0.1", "lr-0.01")
+    code, out, err = experiments("purge", "--all", "--dry-run")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"digits/lr-0.1", "digits/lr-0.01"}
+    assert err.startswith("experiments: 2 runs (")
+    assert "would be deleted" in err
+    found = json.loads(experiments("purge", "digits/lr-0.1", "--dry-run", "--json")[1])
+    assert [run["run"] for run in found["runs"]] == ["digits/lr-0.1"]
+    assert found["size_bytes"] == found["runs"][0]["size_bytes"] > 1000
+    assert len(trashed(root)) == 2
+
+
+def test_everything_in_the_trash_comes_back_at_once(experiments, root):
+    experiments("rm", "lr-0.1", "lr-0.01")
+    assert experiments("restore", "--all", "--name", "x")[0] == 2
+    assert experiments("restore", "lr-0.1", "--all")[0] == 2
+    code, out, _ = experiments("restore", "--all")
+    assert code == 0
+    assert sorted(out.splitlines()) == ["digits/lr-0.01 is back", "digits/lr-0.1 is back"]
+    assert trashed(root) == []
+    assert check(root) == []

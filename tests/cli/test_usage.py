@@ -92,3 +92,14 @@ def test_gc_in_json_says_of_each_run_why(experiments, root):
 def test_gc_without_a_clear_order_moves_nothing(experiments, root, words):
     assert experiments("gc", *words)[0] == 2
     assert trashed(root) == []
+
+
+def test_gc_judges_the_runs_alone_that_meet_the_filters(experiments):
+    def going(*words):
+        found = json.loads(experiments("gc", *words, "--dry-run", "--json")[1])["runs"]
+        return sorted(run["run"] for run in found if run["goes"])
+
+    ended = ("--status", "failed,finished")
+    assert going("digits", *ended) == ["digits/lr-0.001", "digits/lr-0.01", "digits/lr-0.1"]
+    assert going(*ended, "--where", "lr < 0.05") == ["digits/lr-0.001", "digits/lr-0.01"]
+    assert going(*ended, "--tag", "first") == ["digits/lr-0.1"]

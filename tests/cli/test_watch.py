@@ -255,3 +255,10 @@ def test_numbers_that_make_no_sense_are_refused(experiments, words):
     code, out, err = experiments(*words)
     assert (code, out) == (2, "")
     assert "is no " in err
+
+
+def test_watch_says_how_many_runs_it_does_not_show(experiments):
+    _, out, err = experiments("watch", "--once", "-n", "3")
+    assert len(rows(out)) == 1 + 3
+    assert err == "experiments: 1 more run is not shown; --limit N shows N.\n"
+    assert experiments("watch", "--once")[2] == ""

@@ -367,3 +367,23 @@ def test_of_sixteen_editors_at_once_none_loses_anything(edited, run):
 def test_the_records_history_is_that_of_the_folder(edited, run):
     edited.set_notes("x")
     assert edited.history == amendments.read(RunRecord(run.path).folder)[0]
+
+
+def test_params_are_removed_and_those_not_there_passed_over(edited, run):
+    before = seen(run).params
+    edited.set_param("typo", 1)
+    kept = edited.remove_params("typo", "nothing")
+    assert [(e["kind"], e["name"], e["old"]) for e in kept] == [("param", "typo", 1)]
+    assert "new" not in kept[0]
+    assert seen(run).params == before
+    assert edited.remove_params("typo") == []
+    edited.set_param("typo", 2)
+    assert seen(run).params["typo"] == 2
+
+
+def test_a_nested_param_is_removed_alone_or_with_all_beside_it(edited, run):
+    edited.set_param("net", {"depth": 2, "width": 8})
+    edited.remove_params("net.depth")
+    assert seen(run).params["net"] == {"width": 8}
+    edited.remove_params("net")
+    assert "net" not in seen(run).params
