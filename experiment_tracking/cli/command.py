@@ -335,13 +335,24 @@ def why_empty(args: argparse.Namespace, registry: "ExperimentRegistry") -> str:
     """Say why :func:`chosen_runs` found nothing."""
     roots = ", ".join(registry.roots)
     where = f"{roots}, project {args.project}" if args.project else roots
-    if args.where or args.with_status or args.with_tag:
+    if args.where:
+        return f"no run in {where} meets these conditions: {_counts(args, registry)}."
+    if args.with_status or args.with_tag:
         return f"no run in {where} meets these conditions."
     return (
         f"there are no runs in {where} yet. Make a first one: "
         'python -c "from experiment_tracking import ExperimentTracker as T; '
         "T('first').log_metrics({'loss': 0.5})\""
     )
+
+
+def _counts(args: argparse.Namespace, registry: "ExperimentRegistry") -> str:
+    """Say how many runs meet each comparison of the filter."""
+    from experiment_tracking.registry.filters.filter import parse
+
+    runs = registry.list_experiments(args.project)
+    asked = parse(_where(args.where) or "")
+    return ", ".join(asked.explain(runs.column, len(runs))) or "there are no runs yet"
 
 
 def say_problems(runs: "RunSet") -> None:

@@ -235,7 +235,7 @@ def test_a_filter_chooses_the_runs_and_a_mistake_in_it_is_pointed_at(experiments
     assert "No column is called 'colour'" in err
     code, out, err = experiments("ls", "--where", "params.lr > 7")
     assert (code, out) == (0, "")
-    assert "no run in" in err
+    assert "meets these conditions: params.lr > 7: 0 of 4 runs." in err
 
 
 def test_a_tag_without_a_value_reads_yes_and_none_a_dash(experiments):
