@@ -45,7 +45,7 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 
 def mv(args: argparse.Namespace) -> int:
     """Move runs; all are found before the first one moves."""
-    from experiment_tracking.upkeep.moves import move
+    from experiment_tracking.registry.moves import move
 
     folders = [find_folder(args, key) for key in args.runs]
     _tell(args, [(folder, move(folder, args.project, args.force)) for folder in folders])
@@ -54,11 +54,23 @@ def mv(args: argparse.Namespace) -> int:
 
 def rename(args: argparse.Namespace) -> int:
     """Rename a run."""
-    from experiment_tracking.upkeep.moves import rename
-
     folder = find_folder(args, args.run)
-    _tell(args, [(folder, rename(folder, args.name, args.force))])
+    _tell(args, [(folder, _renamed(folder, args.name, args.force))])
     return DONE
+
+
+def _renamed(folder: "RunFolder", name: str, force: bool) -> str:
+    from experiment_tracking.errors import DamagedError
+    from experiment_tracking.registry.edit import Edit
+    from experiment_tracking.registry.moves import rename
+    from experiment_tracking.registry.record import RunRecord
+
+    try:
+        edit = Edit(RunRecord(folder.path), force)
+    except (DamagedError, OSError):  # nothing is kept in a run that cannot be read
+        return rename(folder, name, force)
+    edit.rename(name)
+    return edit.run.folder.path
 
 
 def find_folder(args: argparse.Namespace, key: str) -> "RunFolder":

@@ -106,6 +106,17 @@ def _create(folder: RunFolder, number: int, data: bytes) -> tuple[int, str]:
             return number, path
 
 
+def user_name() -> str:
+    """Return who is at work, as ``by`` names people; never ``"run"``, whose are not folded."""
+    import getpass
+
+    try:
+        name = getpass.getuser().encode("utf-8", "backslashreplace").decode()
+    except (OSError, KeyError, ImportError):  # A number without a name, as in many containers.
+        return f"user {getattr(os, 'getuid', lambda: '?')()}"
+    return name if name != RUN else f"user {name}"
+
+
 def tell_caches(folder: RunFolder) -> None:
     """Give ``summary.json`` the present time, by which caches see that the run has changed.
 

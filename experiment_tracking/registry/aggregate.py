@@ -1,7 +1,7 @@
 """Runs that differ only in their seed as one: groups of runs, and what their metrics come to."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry import text_tables
 from experiment_tracking.registry.columns import find_column, find_metric, identity, near
+from experiment_tracking.registry.labels import group_labels
+from experiment_tracking.registry.samples import notes_on, without_reruns
 from experiment_tracking.registry.spread import Spread, t_quantile
 
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ class MeanCurve:
     low: "Array"
     """Lower end of the mean's 95 % confidence interval at each point, by Student's t."""
     high: "Array"
+    min: "Array"
+    """Lowest value of any run at each point."""
+    max: "Array"
 
 
 class Aggregate(Sequence[Group]):
@@ -95,13 +100,17 @@ class Aggregate(Sequence[Group]):
     Parameters
     ----------
     runs
-        All of them. Those whose params cannot be read are in no group but in ``runs.problems``.
+        All that count. Those whose params cannot be read are in no group but in
+        ``runs.problems``.
     groups
         The groups.
     shown
         The columns by which they are told apart.
     measures
         What is measured, by metric as asked for.
+    notes
+        Sentences on what the means are made of: reruns that were left out, runs that have not
+        finished, groups that hold one seed twice.
     """
 
     def __init__(
@@ -110,10 +119,12 @@ class Aggregate(Sequence[Group]):
         groups: Sequence[Group],
         shown: Sequence[str],
         measures: Mapping[str, Measure],
+        notes: Sequence[str] = (),
     ) -> None:
         self.runs = runs
         self.groups = list(groups)
         self.measures = dict(measures)
+        self.notes = list(notes)
         self._shown = list(shown)
 
     def __len__(self) -> int:
@@ -128,10 +139,18 @@ class Aggregate(Sequence[Group]):
     def __repr__(self) -> str:
         return f"<Aggregate of {len(self.runs)} runs in {len(self)} groups>"
 
-    def _repr_html_(self) -> str:
-        from experiment_tracking.registry.display import table_html
+    def __str__(self) -> str:
+        table = text_tables.to_markdown(self._columns(_starred))
+        return "\n".join([table, *self.notes]).rstrip("\n")
 
-        return table_html(self.to_text_columns())
+    def _repr_html_(self) -> str:
+        from experiment_tracking.registry.display import aggregate_html
+
+        return aggregate_html(self)
+
+    def labels(self) -> list[str]:
+        """Return what tells each group apart, as short as can be: ``lr=0.1, depth=2``."""
+        return group_labels([group.values for group in self.groups])
 
     # ------------------------------------------------------------------ as tables
 
@@ -167,15 +186,9 @@ class Aggregate(Sequence[Group]):
         ----------
         spread
             What stands behind ±: ``"std"``, ``"sem"`` or ``"ci95"`` (half of the mean's 95 %
-            confidence interval).
+            confidence interval). A metric that no run of a group has logged is ``-``.
         """
-        columns = self._short_labels()
-        for metric in self.measures:
-            columns[f"{metric} ± {spread}"] = [
-                text_tables.plus_minus(*_shown_numbers(group, metric, spread))
-                for group in self.groups
-            ]
-        return columns
+        return self._columns(_unmarked, spread)
 
     def to_markdown(self, spread: str = "std") -> str:
         """Return :meth:`to_text_columns` as a table in Markdown."""
@@ -186,31 +199,33 @@ class Aggregate(Sequence[Group]):
 
         The best mean of a metric with a goal is bold.
         """
-        columns = self._short_labels()
-        best = self.best_places()
-        for metric in self.measures:
-            columns[f"{metric} ± {spread}"] = [
-                text_tables.latex_plus_minus(
-                    *_shown_numbers(group, metric, spread), is_bold=place == best.get(metric)
-                )
-                for place, group in enumerate(self.groups)
-            ]
-        return text_tables.to_latex(columns)
+        return text_tables.to_latex(self._columns(text_tables.latex_plus_minus, spread))
 
-    def best_places(self) -> dict[str, int]:
-        """Return the position of the group with the best mean, by metric.
+    def best_places(self) -> dict[str, list[int]]:
+        """Return the positions of the groups with the best mean, by metric: all equal ones.
 
         A metric without a goal, or whose means are all equal, has none.
         """
-        places = {}
+        found = {}
         for asked, (metric, number) in self.measures.items():
-            means = [group.stats[asked].mean for group in self.groups]
-            ranked = {mean for mean in means if math.isfinite(mean)}
             goals = self.runs.goals(metric)
-            if len(ranked) > 1 and len(goals) == 1 and number in NUMBERS:
-                pick = min if goals == {"minimize"} else max
-                places[asked] = means.index(pick(ranked))
-        return places
+            if len(goals) == 1 and number in NUMBERS:
+                stats = [group.stats[asked] for group in self.groups]
+                means = [each.mean if each.n or each.nonfinite else None for each in stats]
+                found[asked] = best_places(means, "min" if goals == {"minimize"} else "max")
+        return {asked: places for asked, places in found.items() if places}
+
+    def _columns(self, write: Callable[..., str], spread: str = "std") -> dict[str, list[Any]]:
+        """Return the columns of a table for people; ``write`` is told what is the best."""
+        columns = text_tables.spelled_tags(self._short_labels())
+        best = self.best_places()
+        for metric in self.measures:
+            numbers = [_shown_numbers(group, metric, spread) for group in self.groups]
+            columns[f"{metric} ± {spread}"] = [
+                write(*each, is_bold=place in best.get(metric, ())) if each else "-"
+                for place, each in enumerate(numbers)
+            ]
+        return columns
 
     def _labels(self) -> dict[str, list[Any]]:
         columns = {name: [group.values.get(name) for group in self.groups] for name in self._shown}
@@ -285,11 +300,33 @@ class Aggregate(Sequence[Group]):
         return [[every[row] for row in group.rows if len(every[row].x)] for group in self.groups]
 
 
-def _shown_numbers(group: Group, metric: str, spread: str) -> tuple[float, float, str]:
-    """Return mean and spread, and how many runs count where some do not."""
+def best_places(values: Sequence[float | None], side: str) -> list[int]:
+    """Return the places of all that are the lowest (``"min"``) or highest of the finite values.
+
+    There are none where all values are equal; None is no value.
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if len({value for value in values if value is not None}) < 2 or not finite:
+        return []
+    best = min(finite) if side == "min" else max(finite)
+    return [place for place, value in enumerate(values) if value == best]
+
+
+def _unmarked(mean: float, spread: float, counted: str, *, is_bold: bool) -> str:
+    return text_tables.plus_minus(mean, spread, counted)
+
+
+def _starred(mean: float, spread: float, counted: str, *, is_bold: bool) -> str:
+    return "★ " * is_bold + text_tables.plus_minus(mean, spread, counted)
+
+
+def _shown_numbers(group: Group, metric: str, spread: str) -> tuple[float, float, str] | None:
+    """Return mean and spread, and how many runs count where some do not; None without a value."""
     if spread not in SPREADS:
         raise InvalidValueError(f"spread must be one of {', '.join(SPREADS)}, found {spread!r}.")
     stats = group.stats[metric]
+    if not stats.n and not stats.nonfinite:
+        return None
     counted = "" if stats.n == len(group.rows) else f"{stats.n} of {len(group.rows)}"
     return stats.mean, SPREADS[spread](stats), counted
 
@@ -306,7 +343,9 @@ def _mean_curve(group: Group, axis: "Array", table: "Array") -> MeanCurve:
         sem = std / np.sqrt(n)
     wide = {int(count): t_quantile(0.975, int(count) - 1) for count in set(n.tolist()) if count > 1}
     half = sem * np.array([wide.get(count, math.nan) for count in n.tolist()])
-    return MeanCurve(group, axis, n, mean, std, sem, mean - half, mean + half)
+    finite = np.where(is_finite, table, np.nan)
+    ends = np.fmin.reduce(finite), np.fmax.reduce(finite)
+    return MeanCurve(group, axis, n, mean, std, sem, mean - half, mean + half, *ends)
 
 
 # ---------------------------------------------------------------------- making groups
@@ -319,6 +358,9 @@ def aggregate(
     on: str = "last",
 ) -> Aggregate:
     """Group runs and average their metrics.
+
+    A rerun is no further sample of what it repeats: where its original is among the runs, it is
+    left out. Runs that have not finished count; ``Aggregate.notes`` tells of both.
 
     Parameters
     ----------
@@ -344,8 +386,9 @@ def aggregate(
         If no run has a metric that was asked for.
     """
     check_number(on)
-    runs = with_params(runs)
-    columns, listed = _columns(runs, by)
+    given = with_params(runs)
+    runs = without_reruns(given)
+    columns, listed, excluded = _columns(runs, by)
     names = runs.metric_names()
     measures = _measures(runs, metrics, on, names) if len(runs) else {}
     numbers = {asked: runs.numbers(*measure) for asked, measure in measures.items()}
@@ -353,7 +396,8 @@ def aggregate(
         _group(runs, rows, columns, numbers) for rows in equal_rows(len(runs), columns).values()
     ]
     shown = [name for name in columns if name in listed or varies(columns[name])]
-    return Aggregate(runs, groups, shown, measures)
+    notes = notes_on(runs, groups, excluded, len(given) - len(runs))
+    return Aggregate(runs, groups, shown, measures, notes)
 
 
 def with_params(runs: "RunSet") -> "RunSet":
@@ -376,13 +420,13 @@ def param_columns(runs: "RunSet") -> dict[str, list[Any]]:
     return {name: runs.table.column(f"params.{name}") for name in runs.param_names()}
 
 
-def _columns(runs: "RunSet", by: By) -> tuple[dict[str, list[Any]], set[str]]:
-    """Return the columns to group by, and which of them were named one by one."""
+def _columns(runs: "RunSet", by: By) -> tuple[dict[str, list[Any]], set[str], dict[str, list[Any]]]:
+    """Return the columns to group by, which were named one by one, and the params left out."""
     params = param_columns(runs)
     known = list(params)
     taken, dropped = _words(by, known)
     if not len(runs):
-        return {}, set()
+        return {}, set(), {}
     left_out = {name for word in dropped for name in _excluded(word, known)}
     columns: dict[str, list[Any]] = {}
     listed = set()
@@ -392,7 +436,7 @@ def _columns(runs: "RunSet", by: By) -> tuple[dict[str, list[Any]], set[str]]:
         found = found if names or word == "*" else {word: runs.column(word)}
         columns |= found
         listed |= set() if word == "*" else set(found)
-    return columns, listed
+    return columns, listed, {name: params[name] for name in known if name in left_out}
 
 
 def _words(by: By, known: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -55,6 +55,11 @@ class Comparison(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(self['experiments']) or 'no runs'}>"
 
+    def __str__(self) -> str:
+        from experiment_tracking.registry.text_tables import to_markdown
+
+        return to_markdown(self.to_columns()).rstrip("\n")
+
     def _repr_html_(self) -> str:
         from experiment_tracking.registry.display import comparison_html
 

@@ -1,12 +1,10 @@
 """Correct a run that has ended: tags, notes, params, a late metric. The old value is kept."""
 
-import getpass
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from experiment_tracking.capture.redaction import redact_params, to_utf8
+from experiment_tracking.capture.redaction import redact_params
 from experiment_tracking.errors import (
     InvalidNameError,
     InvalidTypeError,
@@ -144,11 +142,25 @@ class Edit:
 
         return self._keep("metric", change)
 
+    def rename(self, new_name: str) -> list[Amendment]:
+        """Give the run another name; its folder is renamed, everything else finds it by its id.
+
+        Raises
+        ------
+        InvalidNameError
+            If the name may not be one, or is taken.
+        """
+        from experiment_tracking.registry.moves import rename
+
+        old = self.run.name
+        self.run = RunRecord(rename(self.run, new_name, self._force))
+        return self._keep("name", lambda run: [{"name": "name", "old": old, "new": run.name}])
+
     def _keep(self, kind: str, find: Callable[[RunRecord], list[Amendment]]) -> list[Amendment]:
         """Keep what is to change of the run as it is now; nothing where nothing does."""
         run = self.run.refresh()
         self._check_free(run)
-        who = {"by": _user(), "kind": kind}
+        who = {"by": amendments.user_name(), "kind": kind}
         changes = [who | change for change in find(run) if change]
         if not changes:
             return []
@@ -204,11 +216,3 @@ def _value_at(run: RunRecord, name: str, step: int) -> dict[str, Any]:
     """Return the last value of a metric at one step under its name, as stored."""
     found = [row[name] for row in run.rows() if row["step"] == step and name in row]
     return {name: found[-1]} if found else {}
-
-
-def _user() -> str:
-    try:
-        name = to_utf8(getpass.getuser())
-    except (OSError, KeyError, ImportError):  # A number without a name, as in many containers.
-        return f"user {getattr(os, 'getuid', lambda: '?')()}"
-    return name if name != amendments.RUN else f"user {name}"  # what "run" writes is not folded

@@ -112,7 +112,7 @@ def encode_runs(
     from experiment_tracking.registry import text_tables
 
     write = text_tables.to_csv if format == "csv" else text_tables.to_markdown
-    return write(table).encode("utf-8", "backslashreplace")
+    return write(text_tables.spelled_tags(table)).encode("utf-8", "backslashreplace")
 
 
 def _columns(runs: "RunSet", columns: Sequence[str] | None) -> dict[str, list[Any]]:
@@ -122,8 +122,13 @@ def _columns(runs: "RunSet", columns: Sequence[str] | None) -> dict[str, list[An
     return {
         name: values
         for name, values in table.items()
-        if name in RUN_COLUMNS or any(value not in (None, "") for value in values)
+        if name in RUN_COLUMNS or any(_is_known(name, value) for value in values)
     }
+
+
+def _is_known(name: str, value: Any) -> bool:
+    # The text "" is what a run has no notes, group or the like by; of a tag or param it is a value.
+    return value is not None and (value != "" or name.startswith(("params.", "tags.")))
 
 
 def _names(runs: "RunSet") -> list[str]:

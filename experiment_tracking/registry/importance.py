@@ -2,7 +2,8 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError, MissingPackageError
@@ -16,6 +17,7 @@ from experiment_tracking.registry.aggregate import (
 )
 from experiment_tracking.registry.columns import identity
 from experiment_tracking.registry.record import flat
+from experiment_tracking.registry.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +92,6 @@ class Importance(Sequence[ParamImportance]):
         return f"<Importance for {self.metric} by {self.method} of {self.runs} runs: {shown}>"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         from experiment_tracking.registry.display import table_html
 
         return f"<p>{escape(self._title())}</p>" + table_html(self.to_columns())
@@ -317,14 +317,53 @@ class Neighbour(NamedTuple):
     """Its metric less ours; None without a metric, or where one of the two has none."""
 
 
+class Neighbours(list[Neighbour]):
+    """Runs that differ from one in a single param, the nearest first.
+
+    Parameters
+    ----------
+    found
+        The runs.
+    ignored
+        Params that did not count as a difference.
+    """
+
+    def __init__(self, found: Iterable[Neighbour] = (), ignored: Sequence[str] = ()) -> None:
+        super().__init__(found)
+        self.ignored = list(ignored)
+
+    def _repr_html_(self) -> str:
+        from experiment_tracking.registry.display import table_html
+
+        ignored = ", ".join(self.ignored)
+        said = f"; may differ in {ignored} too" * bool(ignored)
+        title = f"{plural(len(self), 'run')} that differ in one param{said}"
+        return f"<p>{escape(title)}</p>{table_html(self.to_columns())}"
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return the columns ``run`` (``project/name``) and those of :class:`Neighbour`."""
+        names = Neighbour._fields[1:]
+        columns = {name: [getattr(each, name) for each in self] for name in names}
+        return {"run": [each.record.key for each in self], **columns}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a table with a row per run and the columns of :meth:`to_columns`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_columns())
+
+
 def neighbours(
     runs: "RunSet",
     record: "RunRecord",
     metric: str | None = None,
     on: str = "last",
     ignore: Sequence[str] = ("seed",),
-) -> list[Neighbour]:
+) -> Neighbours:
     """Return the runs that differ from ``record`` in exactly one param, the nearest first.
+
+    A param called ``seed`` does not count: another seed beside the one param is no further
+    difference, and a run of another seed alone no neighbour. ``ignore=()`` counts it.
 
     Nearness counts the values of that param, among all these runs, from one to the other; text,
     and what is missing in one of the two, comes behind numbers.
@@ -338,7 +377,8 @@ def neighbours(
     on
         Which value of a run counts; see :func:`importance`.
     ignore
-        Params, or the names above nested ones, that do not count as a difference.
+        Params, or the names above nested ones, that do not count as a difference; ``seed`` by
+        default.
 
     Raises
     ------
@@ -365,7 +405,8 @@ def neighbours(
         if len(names) == 1
     ]
     scales = {name: _scale([ours.get(name), *columns[name]]) for name in {n.param for n in found}}
-    return sorted(found, key=lambda one: _steps(scales[one.param], one.theirs, one.ours))
+    found.sort(key=lambda one: _steps(scales[one.param], one.theirs, one.ours))
+    return Neighbours(found, sorted(left_out))
 
 
 def _scale(values: Sequence[Any]) -> list[Any]:

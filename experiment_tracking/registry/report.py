@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 500
 _MAX_CHARTS = 6
 _MAX_LINES = 40
+_MAX_EQUAL = 3
 _POINTS = 300
 _MAX_HISTORY_BYTES = 16 * 2**20
 _MAX_SECTIONS_CHARACTERS = 4_000_000
@@ -131,19 +132,23 @@ def _about(runs: "RunSet") -> str:
 def _best(runs: "RunSet", links: Mapping[str, str]) -> str:
     """Return the best run by each metric with a goal."""
     ranks = [ranked(runs, metric) for metric in key_metrics(runs)[:_MAX_CHARTS]]
-    rows = [_best_line(runs, rank, links) for rank in ranks if rank.best is not None]
+    rows = [_best_line(runs, rank, links) for rank in ranks if rank.best]
     return f"<h2>Best</h2>{''.join(rows)}" if rows else ""
 
 
 def _best_line(runs: "RunSet", rank: Ranked, links: Mapping[str, str]) -> str:
-    place = rank.best or 0
-    value = number_text(rank.values[place])
+    value = number_text(rank.values[rank.best[0]])
+    named = [_best_run(runs, place, links) for place in rank.best[:_MAX_EQUAL]]
+    if (rest := len(rank.best) - _MAX_EQUAL) > 0:
+        named.append(f"{rest} more equal")
+    return f"<div>{text(rank.name)} <b>{value}</b> ({rank.number}): {'; '.join(named)}</div>"
+
+
+def _best_run(runs: "RunSet", place: int, links: Mapping[str, str]) -> str:
     name = linked(text(runs.keys[place]), links.get(runs.column("path")[place]))
     params = {name: runs.column(f"params.{name}")[place] for name in differing_params(runs)}
     words = [f"{name}={value}" for name, value in params.items() if value is not None]
-    return (
-        f"<div>{text(rank.name)} <b>{value}</b> ({rank.number}): {name} {_muted(words[:8])}</div>"
-    )
+    return f"{name} {_muted(words[:8])}".strip()
 
 
 def _muted(words: list[str]) -> str:
@@ -189,7 +194,7 @@ def _by_rank(rank: Ranked) -> list[int]:
         return (False, sign * value) if value is not None and value == value else (True, 0.0)
 
     rows = range(len(rank.values))
-    return list(rows) if rank.best is None else sorted(rows, key=key)
+    return sorted(rows, key=key) if rank.best else list(rows)
 
 
 def _chart(metric: str, labels: list[str], histories: list[Columns | None]) -> str:

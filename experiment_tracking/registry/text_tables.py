@@ -29,6 +29,18 @@ _LATEX = {
 }  # fmt: skip
 
 
+def spelled_tags(columns: Columns) -> dict[str, list[Any]]:
+    """Return columns with ``yes`` for each tag without a value: its cell would say nothing.
+
+    >>> spelled_tags({"name": ["", "b"], "tags.good": ["", None]})
+    {'name': ['', 'b'], 'tags.good': ['yes', None]}
+    """
+    return {
+        name: ["yes" if value == "" and name.startswith("tags.") else value for value in values]
+        for name, values in columns.items()
+    }
+
+
 class Latex(str):
     """Text that is LaTeX already; ``to_latex`` takes it as it is."""
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from experiment_tracking.capture.redaction import to_utf8
 from experiment_tracking.errors import (
     DamagedError,
     ExperimentTrackingError,
@@ -21,12 +20,11 @@ from experiment_tracking.errors import (
     RunNotFoundError,
 )
 from experiment_tracking.folder import io, layout
+from experiment_tracking.folder.amendments import user_name
 from experiment_tracking.folder.documents import read_document, utc_now
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.columns import near
-from experiment_tracking.registry.progress import Progress
-from experiment_tracking.registry.record import Unreadable
-from experiment_tracking.upkeep.moves import (
+from experiment_tracking.registry.moves import (
     TRASH,
     Run,
     carry,
@@ -35,6 +33,8 @@ from experiment_tracking.upkeep.moves import (
     put,
     to_folder,
 )
+from experiment_tracking.registry.progress import Progress
+from experiment_tracking.registry.record import Unreadable
 from experiment_tracking.upkeep.usage import usage
 
 WHERE = "where.json"
@@ -81,7 +81,7 @@ def remove(run: Run, force: bool = False) -> Trashed:
     run
         A record or the path of a run; a damaged one too.
     force
-        Also a run that reads running; see :func:`~experiment_tracking.upkeep.moves.rename`.
+        Also a run that reads running; see :func:`~experiment_tracking.registry.moves.rename`.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def remove(run: Run, force: bool = False) -> Trashed:
     trash = _trash_of(folder.root)
     _check_no_link(os.path.join(trash, project))
     entry = layout.allocate(trash, project, name)
-    said = {"project": folder.project, "name": folder.name, "at": utc_now(), "by": _user()}
+    said = {"project": folder.project, "name": folder.name, "at": utc_now(), "by": user_name()}
     try:
         # All in ASCII: a name that is not UTF-8 can be written so, and no other way.
         io.replace_file(entry.file(WHERE), f"{json.dumps(said, indent=2)}\n".encode())
@@ -367,12 +367,3 @@ def _moment(text: str) -> datetime | None:
 
 def _hidden(folder: str) -> str:
     return os.path.join(folder, f"{_DELETING}{os.getpid()}-{os.urandom(4).hex()}")
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return to_utf8(getpass.getuser())
-    except (OSError, KeyError, ImportError):  # A number without a name, as in many containers.
-        return f"user {getattr(os, 'getuid', lambda: '?')()}"

@@ -6,9 +6,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.registry.moves import Run, to_folder
 from experiment_tracking.registry.progress import Progress
 from experiment_tracking.registry.record import Unreadable
-from experiment_tracking.upkeep.moves import Run, to_folder
 
 T = TypeVar("T")
 

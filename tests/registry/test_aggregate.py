@@ -1,13 +1,16 @@
 import csv
 import io
 import math
+import re
 import shutil
+from html import unescape
 
 import pytest
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError, MetricNotFoundError
 from experiment_tracking.registry.aggregate import aggregate
 from experiment_tracking.registry.importance import importance
+from experiment_tracking.registry.registry import ExperimentRegistry
 from experiment_tracking.registry.spread import Spread
 
 NAN, INF = math.nan, math.inf
@@ -24,6 +27,12 @@ def runs(track, registry):
         return registry.list_experiments()
 
     return runs
+
+
+@pytest.fixture
+def page_text():
+    """Return what a reader sees of HTML."""
+    return lambda html: unescape(re.sub("<[^>]*>", "", html))
 
 
 def names(result):
@@ -239,8 +248,16 @@ def test_latex_has_the_best_mean_in_bold_by_the_goal(seeds):
 def test_the_best_group_is_by_the_goal_and_there_is_none_without_one(runs):
     rows = [{"acc": 0.5, "loss": 1.0, "width": 1.0}, {"acc": 0.7, "loss": 2.0, "width": 2.0}]
     found = runs(*(({"lr": i, "seed": 0}, row) for i, row in enumerate(rows)))
-    assert aggregate(found).best_places() == {"acc": 1, "loss": 0}
+    assert aggregate(found).best_places() == {"acc": [1], "loss": [0]}
     assert aggregate(found, metrics="loss:count").best_places() == {}
+
+
+def test_equal_best_groups_are_all_the_best_unless_all_are_equal(runs):
+    rows = [{"acc": 0.5, "f1": 1.0}, {"acc": 0.7, "f1": 1.0}, {"acc": 0.7, "f1": 1.0}]
+    found = runs(
+        *(({"lr": i, "seed": 0}, row) for i, row in enumerate(rows)), goals={"f1": "maximize"}
+    )
+    assert aggregate(found).best_places() == {"acc": [1, 2]}
 
 
 def test_csv_has_the_whole_numbers(seeds):
@@ -266,6 +283,101 @@ def test_a_notebook_shows_the_table_escaped(runs):
     page = aggregate(found)._repr_html_()
     assert "&lt;b&gt;" in page
     assert "<b>" not in page.replace("<body>", "")
+
+
+# ---------------------------------------------------------------------- what counts
+
+
+def test_a_rerun_is_no_further_sample_and_is_left_out_where_its_original_is_here(runs, edit, root):
+    found = runs(
+        ({"lr": 1, "seed": 0}, 1.0), ({"lr": 1, "seed": 1}, 2.0), ({"lr": 1, "seed": 0}, 9.0)
+    )
+    original = found[0]
+    again = found[2]
+    edit(again, rerun_of=original.id)
+    found = ExperimentRegistry(root).list_experiments()
+    result = aggregate(found)
+    assert names(result) == [["run-0", "run-1"]]
+    assert result[0].stats["val/loss"].mean == 1.5
+    assert result.notes == ["1 rerun is left out: the run that it repeats is here."]
+    alone = aggregate(found[1:])
+    assert names(alone) == [["run-1", "run-2"]]
+    assert alone.notes == []
+
+
+def test_runs_that_have_not_finished_count_and_are_told(track, registry):
+    for seed, status in enumerate(("FINISHED", "FAILED", "KILLED", "FAILED")):
+        track(f"r{seed}", params={"seed": seed}, rows=[{"loss": seed}], status=status)
+    result = aggregate(registry.list_experiments())
+    assert result[0].stats["loss"].n == 4
+    assert result.notes == ["3 runs that count have not finished: 2 failed, 1 killed."]
+
+
+def test_a_seed_that_a_group_holds_twice_is_told(runs):
+    found = runs(
+        ({"lr": 1, "seed": 0}, 1.0), ({"lr": 1, "seed": 0}, 1.0), ({"lr": 2, "seed": 0}, 1.0),
+        ({"lr": 2, "seed": 1}, 1.0),
+    )  # fmt: skip
+    assert aggregate(found).notes == [
+        "1 group holds a value of seed more than once: lr=1 (seed 0)."
+    ]
+    assert aggregate(found, ["lr"]).notes == []
+    assert aggregate(found[:2]).notes == ["1 group holds a value of seed more than once: seed 0."]
+
+
+def test_a_seed_may_stand_beside_each_fold(runs):
+    found = runs(*(({"seed": seed, "fold": fold}, 1.0) for seed in (0, 1) for fold in (0, 1)))
+    assert aggregate(found, "*-seed-fold").notes == []
+    twice = found + found[:1]
+    assert aggregate(twice, "*-seed-fold").notes == [
+        "1 group holds values of seed, fold more than once: seed 0, fold 0."
+    ]
+
+
+def test_runs_without_a_seed_are_not_taken_for_runs_of_the_same(runs):
+    found = runs(({"lr": 1}, 1.0), ({"lr": 1}, 1.0), ({"lr": 1, "seed": 0}, 1.0))
+    assert aggregate(found).notes == []
+
+
+def test_what_counts_stands_under_the_printed_table_and_in_a_notebook(runs, page_text):
+    found = aggregate(runs(({"lr": "<b>", "seed": 0}, 1.0), ({"lr": "<b>", "seed": 0}, 1.0)))
+    (note,) = found.notes
+    assert str(found).splitlines()[-1] == note
+    assert page_text(found._repr_html_()).endswith(note)
+
+
+def test_a_printed_aggregate_is_its_table_with_the_best_marked(runs):
+    found = runs(
+        *(({"lr": lr, "seed": 0}, loss) for lr, loss in ((1, 2.0), (2, 1.0), (3, 1.0))),
+        goals={"val/loss": "minimize"},
+    )
+    assert str(aggregate(found)).splitlines() == [
+        "|  lr | runs | val/loss ± std |",
+        "| --: | ---: | -------------- |",
+        "|   1 |    1 | 2              |",
+        "|   2 |    1 | ★ 1            |",
+        "|   3 |    1 | ★ 1            |",
+    ]
+    assert aggregate(found).to_latex().count("mathbf") == 2
+    assert aggregate(found)._repr_html_().count("★ 1") == 2
+    assert "★" not in str(aggregate(found[1:]))
+
+
+def test_what_was_never_logged_is_told_from_what_was_nan(runs):
+    found = runs(({"lr": 1, "seed": 0}, {"other": 1.0}), ({"lr": 2, "seed": 0}, NAN))
+    result = aggregate(found, metrics="val/loss")
+    assert result.to_text_columns()["val/loss ± std"] == ["-", "nan (0 of 1)"]
+    never, nan = result.to_latex().splitlines()[4:6]
+    assert never == r"$1$ & $1$ & - \\"
+    assert nan.endswith(r"(0 of 1) \\")
+
+
+def test_a_group_by_a_tag_without_a_value_says_yes(track, registry):
+    track("a", rows=[{"loss": 1.0}], tags=["good"])
+    track("b", rows=[{"loss": 2.0}])
+    result = aggregate(registry.list_experiments(), "tags.good")
+    assert result.to_text_columns()["tags.good"] == ["yes", None]
+    assert result.to_columns()["tags.good"] == ["", None]
 
 
 # ---------------------------------------------------------------------- curves
@@ -336,3 +448,10 @@ def test_a_group_without_the_metric_has_no_curve_of_one_that_is_called_alike(run
     found = runs(({"lr": 1}, {"loss": 1.0}), ({"lr": 2}, {"val/loss": 5.0}), ({"lr": 3},))
     (curve,) = aggregate(found, "lr").curves("loss")
     assert (curve.group.params, curve.mean.tolist()) == ({"lr": 1}, [1.0])
+
+
+def test_of_many_groups_that_hold_a_seed_twice_some_are_named(runs):
+    found = runs(*(({"lr": lr, "seed": 0}, 1.0) for lr in range(7) for _ in range(2)))
+    (note,) = aggregate(found).notes
+    assert note.startswith("7 groups hold a value of seed more than once: lr=0 (seed 0), ")
+    assert note.endswith("lr=4 (seed 0) and 2 more.")

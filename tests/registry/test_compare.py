@@ -129,3 +129,13 @@ def test_a_metric_called_as_a_column_leaves_it_be(track, registry):
         "run": ["run-1", "run-2"], "params.lr": [1, 2],
         "metrics.run": [7.0, 7.0], "metrics.params.lr": [8.0, 8.0],
     }  # fmt: skip
+
+
+def test_a_printed_comparison_is_its_table(three, registry):
+    text = str(registry.compare_experiments(["a", "b"], ["loss"]))
+    assert text.splitlines() == [
+        "| run | params.lr | params.model.depth | loss |",
+        "| --- | --------: | -----------------: | ---: |",
+        "| a   |       0.1 |                  2 |    1 |",
+        "| b   |       0.2 |                    |    2 |",
+    ]

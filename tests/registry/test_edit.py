@@ -387,3 +387,17 @@ def test_a_nested_param_is_removed_alone_or_with_all_beside_it(edited, run):
     assert seen(run).params["net"] == {"width": 8}
     edited.remove_params("net")
     assert "net" not in seen(run).params
+
+
+def test_a_run_gets_another_name_and_who_gave_it_stays_on_record(track, registry):
+    track("first", rows=[{"loss": 1.0}])
+    edit = registry.edit("first")
+    (kept,) = edit.rename("second")
+    assert (kept["kind"], kept["old"], kept["new"]) == ("name", "first", "second")
+    assert edit.run.name == "second"
+    assert registry.list_experiments().names == ["second"]
+    assert registry.get("second").amendments == [kept]
+    assert check(registry.roots[0]) == []
+    with pytest.raises(InvalidNameError):
+        edit.rename("a/b")
+    assert registry.list_experiments().names == ["second"]

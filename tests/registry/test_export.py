@@ -214,3 +214,17 @@ def test_a_pipe_is_written_to_and_not_replaced(track, registry, tmp_path):
     assert os.read(reader, 65536).startswith(b"name,project")
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_tag_without_a_value_is_kept_and_says_yes_where_people_read(track, registry):
+    track("a", tags=["good", "old"], params={"suffix": ""})
+    track("b", tags={"good": "very"})
+    runs = registry.list_experiments(order_by="name")
+    rows = json.loads(encode_runs(runs, "json"))
+    assert [(row["tags.good"], row["tags.old"]) for row in rows] == [("", ""), ("very", None)]
+    assert [row["params.suffix"] for row in rows] == ["", None]
+    head, first, second = encode_runs(runs, "csv").decode().splitlines()
+    cells = [dict(zip(head.split(","), row.split(","), strict=True)) for row in (first, second)]
+    assert [(row["tags.good"], row["tags.old"]) for row in cells] == [("yes", "yes"), ("very", "")]
+    assert [row["params.suffix"] for row in cells] == ["", ""]
+    assert encode_runs(runs, "markdown", ["tags.old"]).decode().splitlines()[2] == "| yes      |"

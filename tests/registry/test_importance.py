@@ -266,3 +266,14 @@ def test_a_param_that_few_runs_have_is_judged_by_who_has_it(runs):
     assert math.isnan(found["rare"].correlation)  # of two runs it is always 1 or -1
     assert found["rare"].importance < 0.5
     assert found["dropout"].importance > 0.8  # all that have it are worse
+
+
+def test_neighbours_are_a_table_in_pandas_and_in_a_notebook(runs):
+    found = runs(({"lr": 1, "seed": 0}, 1.0), ({"lr": 2, "seed": 5}, 3.0))
+    near = neighbours(found, found[0], "loss")
+    assert near.to_frame().to_dict("list") == {
+        "run": ["digits/run-1"], "param": ["lr"], "theirs": [2], "ours": [1], "change": [2.0],
+    }  # fmt: skip
+    assert "digits/run-1" in near._repr_html_()
+    assert "differ in one param; may differ in seed too" in near._repr_html_()
+    assert "may differ" not in neighbours(found, found[0], ignore=())._repr_html_()

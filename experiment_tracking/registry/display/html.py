@@ -16,6 +16,7 @@ _MAX_TITLE = 2_000
 _ONE_LINE = 40
 
 MUTED = "opacity: 0.65"
+RED = "#e5534b"
 LINE = "1px solid rgba(128, 128, 128, 0.3)"
 QUOTED = "3px solid rgba(128, 128, 128, 0.4)"
 _BEST = "background: rgba(46, 160, 67, 0.2); font-weight: bold"

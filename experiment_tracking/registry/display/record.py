@@ -11,6 +11,7 @@ from experiment_tracking.registry.display.figures import Budget, figures_html, l
 from experiment_tracking.registry.display.html import (
     MAX_ROWS,
     QUOTED,
+    RED,
     Cell,
     badge,
     block,
@@ -129,7 +130,7 @@ def _error(record: RunRecord) -> str:
     if not isinstance(error, Mapping):
         return ""
     what = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
-    return f'<div style="color: #e5534b">{text(what, 500)}</div>'
+    return f'<div style="color: {RED}">{text(what, 500)}</div>'
 
 
 # ---------------------------------------------------------------------- what went in and came out

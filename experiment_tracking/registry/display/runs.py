@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.folder.liveness import STATUSES
+from experiment_tracking.registry.aggregate import best_places
 from experiment_tracking.registry.display.html import (
     MAX_ROWS,
+    RED,
     Cell,
     badge,
     block,
@@ -103,8 +105,9 @@ class Ranked(NamedTuple):
     number: str
     """``min`` or ``max`` by the metric's goal, ``last`` where there is none."""
     values: list[float | None]
-    best: int | None
-    """Place of the best of them, the first of equals; None without a goal."""
+    last: list[float | None]
+    best: list[int]
+    """Places of the best of them, of equal ones all; none without a goal, or if all are equal."""
 
 
 def runs_html(runs: RunSet) -> str:
@@ -194,8 +197,19 @@ def param_column(name: str, values: Sequence[Any]) -> tuple[Cell, list[Cell]]:
 def _metric_column(rank: Ranked, count: int) -> tuple[Cell, list[Cell]]:
     small = f'<span style="font-weight: normal; opacity: 0.65">{rank.number}</span>'
     head = Cell(f"{text(rank.name, _MAX_WORD)} {small}", "number", title=f"metrics.{rank.name}")
-    values = rank.values[:count]
-    return head, [number(value, is_best=row == rank.best) for row, value in enumerate(values)]
+    cells = [number(value, is_best=row in rank.best) for row, value in enumerate(rank.values)]
+    if rank.number != "last":
+        each = zip(cells, rank.values, rank.last, strict=True)
+        cells = [best if value == last else _ended(best, last) for best, value, last in each]
+    return head, cells[:count]
+
+
+def _ended(best: Cell, last: float | None) -> Cell:
+    """Say beside a run's best value that it ended in none."""
+    if last is None or math.isfinite(last):
+        return best
+    said = f'<span style="color: {RED}">(last {text(last)})</span>'
+    return best._replace(html=f"{best.html} {said}".strip())
 
 
 def _curves(shown: RunSet, metric: str) -> list[Cell]:
@@ -266,21 +280,12 @@ def _is_held_out(metric: str) -> bool:
 
 def ranked(runs: RunSet, metric: str) -> Ranked:
     """Return the numbers of a metric by which runs are compared, and which is the best."""
-    goals = runs.goals(metric)
+    goals, last = runs.goals(metric), runs.numbers(metric, "last")
     if len(goals) != 1:
-        return Ranked(metric, "last", runs.numbers(metric, "last"), None)
+        return Ranked(metric, "last", last, last, [])
     side = "min" if goals == {"minimize"} else "max"
     values = runs.numbers(metric, side)
-    return Ranked(metric, side, values, best_place(values, side))
-
-
-def best_place(values: Sequence[float | None], side: str) -> int | None:
-    """Return the place of the lowest (``min``) or highest; None where no number is finite."""
-    numbers = [(v, row) for row, v in enumerate(values) if v is not None and math.isfinite(v)]
-    if not numbers:
-        return None
-    pick = min if side == "min" else max
-    return pick(numbers, key=lambda pair: pair[0])[1]
+    return Ranked(metric, side, values, last, best_places(values, side))
 
 
 # ---------------------------------------------------------------------- a comparison
@@ -310,10 +315,10 @@ def comparison_html(comparison: "Comparison") -> str:
 def _compared_metrics(runs: RunSet, asked: str, values: Sequence[Any]) -> tuple[Cell, list[Cell]]:
     goals = {goal for metric in _meant(runs, asked) for goal in runs.goals(metric)}
     side = {"minimize": "min", "maximize": "max"}.get(goals.pop()) if len(goals) == 1 else None
-    best = best_place(values, side) if side and _varies(values) else None
+    best = best_places(values, side) if side else []
     return (
         Cell(text(asked, _MAX_WORD), "number"),
-        [number(value, is_best=row == best) for row, value in enumerate(values)],
+        [number(value, is_best=row in best) for row, value in enumerate(values)],
     )
 
 

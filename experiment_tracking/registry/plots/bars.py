@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import MetricNotFoundError
 from experiment_tracking.registry.columns import near
+from experiment_tracking.registry.labels import apart
 from experiment_tracking.registry.plots import look
-from experiment_tracking.registry.plots.lines import group_labels
+from experiment_tracking.registry.plots.lines import labels_of
 from experiment_tracking.registry.plots.values import metric_values
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Bars(NamedTuple):
     values: list[float]
     ends: list[tuple[float, float]] | None = None
     """Lower and upper end of the interval around each value."""
+    notes: Sequence[str] = ()
 
 
 def plot_bars(
@@ -69,7 +71,8 @@ def plot_bars(
         Without matplotlib.
     """
     found = _run_bars(runs, metric, on) if by is None else _group_bars(runs, metric, on, by)
-    axes = look.new_axes(ax, 6.4, _height(len(found.labels)))
+    longest = max(map(len, found.labels), default=0)
+    axes = look.new_axes(ax, max(6.4, 4.2 + longest * 0.08), _height(len(found.labels)))
     _draw(axes, found)
     return look.figure_of(axes)
 
@@ -95,7 +98,7 @@ def plot_comparison(comparison: "Comparison", metric: str | None = None) -> "Fig
             f"The comparison has no metric {metric or ''!r}. {near(metric or '', known)}"
         )
     metrics = list(comparison["metrics"])[:6] if metric is None else [metric]
-    names = comparison["experiments"]
+    names = apart(comparison["experiments"], look.LABEL_CHARACTERS)
     figure = look.new_figure(2.2 + 3.4 * len(metrics), _height(len(names)))
     for i, name in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), i + 1)
@@ -118,9 +121,10 @@ def _group_bars(runs: "RunSet", metric: str, on: str, by: Any) -> Bars:
     stats = [group.stats[metric] for group in groups]
     return Bars(
         f"{measure.metric} ({measure.number}), mean and 95 % interval",
-        group_labels(groups),
+        labels_of(groups),
         [spread.mean for spread in stats],
         [(spread.low, spread.high) for spread in stats],
+        groups.notes,
     )
 
 
@@ -152,6 +156,7 @@ def _draw(axes: "Axes", bars: Bars) -> None:
     _name(axes, bars.labels)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(look.plain(bars.title, 60))
+    look.remark(axes, bars.notes)
 
 
 def _thickness(count: int) -> float:
@@ -163,16 +168,22 @@ def _thickness(count: int) -> float:
 
 def _name(axes: "Axes", labels: Sequence[str]) -> None:
     step = math.ceil(len(labels) / _MAX_NAMES)
-    axes.set_yticks(range(0, len(labels), step), [look.plain(label) for label in labels[::step]])
+    shown = [look.plain(label, None) for label in labels[::step]]
+    axes.set_yticks(range(0, len(labels), step), shown)
     axes.tick_params("y", length=0 if step == 1 else 3)
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
 def _draw_intervals(axes: "Axes", bars: Bars, lengths: Sequence[float]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    # A black line with a white edge is seen on bars of any colour, black ones too.
+    edge: Any = [withStroke(linewidth=3.2, foreground="white")]
+    line: dict[str, Any] = {"color": "black", "capsize": 3, "linewidth": 1.2}
     for i, (low, high) in enumerate(bars.ends or ()):
         if math.isfinite(low) and math.isfinite(high):
             out = [[lengths[i] - low], [high - lengths[i]]]
-            axes.errorbar([lengths[i]], [i], xerr=out, color="black", capsize=3, linewidth=1.2)
+            axes.errorbar([lengths[i]], [i], xerr=out, path_effects=edge, **line)
 
 
 def _write_values(axes: "Axes", bars: Bars, lengths: Sequence[float]) -> None:

@@ -1,10 +1,11 @@
 """Curves of metrics, run by run or averaged over seeds."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.registry.labels import apart
 from experiment_tracking.registry.plots import look
 from experiment_tracking.registry.plots.lines import Line, Panel, Wish, panels
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 5.6, 3.8
 _LEGEND_WIDTH = 1.6
+_BESIDE = 24
+"""Characters of labels that have room beside the data."""
+_LEAST_WIDTH_ABOVE = 7.5
+"""Width of a picture above its legend, in inches; so are these:"""
+_LEGEND_ROW, _HANDLE_WIDTH, _CHARACTER_WIDTH = 0.19, 0.65, 0.068
 _MARKS = 8
 
 
@@ -26,7 +32,7 @@ def plot_curves(
     x: str = "step",
     by: Any = None,
     smooth: float = 0.0,
-    band: str = "interval",
+    band: str | None = "interval",
     logx: bool = False,
     logy: bool = False,
     ax: "Axes | None" = None,
@@ -34,10 +40,10 @@ def plot_curves(
 ) -> Any:
     """Plot metrics over steps, time or another metric.
 
-    Up to twelve curves have a legend, each with its own colour, line and marker; more are
-    coloured in the order of the runs. NaN is a gap; what has no place on the axes, as an infinite
-    value, is left out, and the upper right corner says how much. A curve of more than 2,000
-    points is drawn by the lowest and highest of each stretch.
+    Up to twelve curves (28 of groups) have a legend, each with its own colour, line and marker;
+    more are coloured in the order of the runs. NaN is a gap; what has no place on the axes, as an
+    infinite value, is left out, and the upper right corner says how much. A curve of more than
+    2,000 points is drawn by the lowest and highest of each stretch.
 
     Parameters
     ----------
@@ -49,12 +55,16 @@ def plot_curves(
         ``"step"``, ``"time"``, ``"relative"`` (since the run's first row), or another metric.
     by
         ``"*-seed"``: one mean curve of the runs that are equal but for the param ``seed``, as
-        ``RunSet.aggregate`` groups them.
+        ``RunSet.aggregate`` groups them. The axis shows all runs, and of the bands what does not
+        press the curves flat.
     smooth
         Weight of TensorBoard's smoothing, 0 (none, the default) to below 1; the curve itself
         stands faintly behind.
     band
-        Around a mean curve: ``"interval"`` (95 % of the mean) or ``"range"`` (lowest to highest).
+        Around a mean curve: ``"interval"`` (95 % of the mean, by Student's t), ``"std"`` or
+        ``"sem"`` (standard deviation or error to both sides), ``"range"`` (lowest to highest of
+        the runs), or None. The upper right corner says which. On a logarithmic axis no band
+        reaches below half the lowest run.
     logx, logy
         Logarithmic axes.
     ax
@@ -82,35 +92,68 @@ def plot_curves(
         return curves_figure(found, logx, logy)
     if ax is not None and len(found) > 1:
         raise InvalidValueError(f"ax takes one metric, found {len(found)}.")
-    places = _places(found)
-    all_axes = _new_axes(len(found), len(places)) if ax is None else [ax]
+    key = _key(found, is_of_groups=by is not None)
+    all_axes = _new_axes(len(found), key) if ax is None else [ax]
     for axes, panel in zip(all_axes, found, strict=True):
-        _draw(axes, panel, places, logx, logy)
-    _explain(all_axes, places, "runs" if by is None else "groups", is_ours=ax is None)
+        _draw(axes, panel, key, logx, logy)
+    _explain(all_axes, key, is_ours=ax is None)
     return look.figure_of(all_axes[0])
 
 
-def _places(found: Sequence[Panel]) -> dict[int, str]:
-    """Return what is drawn in any panel: its place, in order, and its label."""
-    return dict(sorted({line.place: line.label for panel in found for line in panel.lines}.items()))
+class Key(NamedTuple):
+    """What tells the lines apart."""
+
+    order: dict[int, int]
+    """From a line's place to its number, which says how it looks."""
+    labels: list[str]
+    is_of_groups: bool
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether there are too many for a legend."""
+        return len(self.labels) > (look.MAX_GROUPS if self.is_of_groups else look.MAX_LEGEND)
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the legend would take too much of the width beside the data."""
+        many = len(self.labels) > look.MAX_LEGEND
+        return not self.is_bar and (many or max(map(len, self.labels), default=0) > _BESIDE)
+
+    def columns(self, width: float) -> int:
+        """Return how many entries have room beside each other in so many inches."""
+        longest = max(map(len, self.labels), default=0)
+        return max(1, int(width / (_HANDLE_WIDTH + longest * _CHARACTER_WIDTH)))
 
 
-def _new_axes(panels: int, lines: int) -> "list[Axes]":
+def _key(found: Sequence[Panel], *, is_of_groups: bool) -> Key:
+    labels = dict(sorted({line.place: line.label for each in found for line in each.lines}.items()))
+    order = {place: i for i, place in enumerate(labels)}
+    return Key(order, list(labels.values()), is_of_groups)
+
+
+def _new_axes(panels: int, key: Key) -> "list[Axes]":
     columns = 1 if panels == 1 else 2
     rows = math.ceil(panels / columns)
-    beside = _LEGEND_WIDTH if lines > 1 else 0
-    figure = look.new_figure(columns * _PANEL_WIDTH + beside, rows * _PANEL_HEIGHT)
+    width, height = columns * _PANEL_WIDTH, rows * _PANEL_HEIGHT
+    if key.is_below:
+        width = max(width, _LEAST_WIDTH_ABOVE)
+        height += math.ceil(len(key.labels) / key.columns(width)) * _LEGEND_ROW
+    elif len(key.labels) > 1:
+        width += _LEGEND_WIDTH
+    figure = look.new_figure(width, height)
     return [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
-def _draw(axes: "Axes", panel: Panel, places: Mapping[int, str], logx: bool, logy: bool) -> None:
+def _draw(axes: "Axes", panel: Panel, key: Key, logx: bool, logy: bool) -> None:
+    is_shared = axes.has_data()
     look.dress(axes)
-    order = {place: i for i, place in enumerate(places)}
     for line in panel.lines:
-        _draw_line(axes, line, order[line.place], len(places))
+        _draw_line(axes, line, key.order[line.place], key)
     axes.set_xlabel(look.plain(panel.x_label))
     axes.set_ylabel(look.plain(panel.metric))
     _set_scales(axes, panel.x_label, logx, logy)
+    if panel.limits and not is_shared:  # what a caller has drawn before stays in sight
+        axes.set_ylim(panel.limits)
     look.remark(axes, panel.notes)
 
 
@@ -131,25 +174,26 @@ def _set_scales(axes: "Axes", x_label: str, logx: bool, logy: bool) -> None:
         axes.set_yscale("log")
 
 
-def _colours(count: int) -> "Colormap | None":
+def _colours() -> "Colormap":
     """Return the colours of many lines, in their order; a few have styles of their own."""
-    return None if count <= look.MAX_LEGEND else look.dark_is_better("maximize")
+    return look.dark_is_better("maximize")
 
 
-def _draw_line(axes: "Axes", line: Line, i: int, count: int) -> None:
-    looks = _looks(i, count)
+def _draw_line(axes: "Axes", line: Line, i: int, key: Key) -> None:
+    looks = _looks(i, key)
     if line.raw is not None:
         axes.plot(*line.raw, color=looks["color"], alpha=0.25, linewidth=0.8)
     if line.band is not None:
         axes.fill_between(line.x, *line.band, color=looks["color"], alpha=0.18, linewidth=0)
-    marked = _marked(line.y, i if count <= look.MAX_LEGEND else None)
-    axes.plot(line.x, line.y, markevery=marked, label=look.plain(line.label), **looks)
+    marked = _marked(line.y, None if key.is_bar else i)
+    axes.plot(line.x, line.y, markevery=marked, label=look.plain(line.label, None), **looks)
 
 
-def _looks(i: int, count: int) -> dict[str, Any]:
+def _looks(i: int, key: Key) -> dict[str, Any]:
     """Return how the line at ``i`` of so many is drawn."""
-    if colours := _colours(count):
-        return {"color": colours(i / (count - 1)), "linewidth": 0.8, "marker": ".", "markersize": 4}
+    if key.is_bar:
+        colour = _colours()(i / (len(key.labels) - 1))
+        return {"color": colour, "linewidth": 0.8, "marker": ".", "markersize": 4}
     style = look.style(i)
     line = {"color": style.colour, "linestyle": style.line, "marker": style.marker}
     return {**line, "linewidth": 1.6, "markersize": 5}
@@ -171,41 +215,46 @@ def _marked(y: "Floats", i: int | None) -> list[int]:
     return sorted(marked)
 
 
-def _explain(
-    all_axes: "Sequence[Axes]", places: Mapping[int, str], what: str, *, is_ours: bool
-) -> None:
+def _explain(all_axes: "Sequence[Axes]", key: Key, *, is_ours: bool) -> None:
     """Say which line is which run."""
-    if len(places) == 1:
-        (label,) = places.values()
-        all_axes[0].set_title(look.plain(label), loc="left", fontsize="medium")
-    elif len(places) > look.MAX_LEGEND:
-        _colour_bar(all_axes, list(places.values()), what)
-    elif places:
-        _legend(all_axes, list(places.values()), is_ours)
+    if key.is_bar:
+        _colour_bar(all_axes, key)
+    elif len(key.labels) > 1:
+        _legend(all_axes, key, is_ours)
+    elif key.labels and not key.is_of_groups:
+        title = look.plain(key.labels[0], None)
+        all_axes[0].set_title(title, loc="left", fontsize="medium")
 
 
-def _legend(all_axes: "Sequence[Axes]", labels: Sequence[str], is_ours: bool) -> None:
+def _legend(all_axes: "Sequence[Axes]", key: Key, is_ours: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], label=look.plain(label), **_looks(i, len(labels)))
-        for i, label in enumerate(labels)
+        Line2D([], [], label=look.plain(label, None), **_looks(i, key))
+        for i, label in enumerate(key.labels)
     ]
+    figure = look.figure_of(all_axes[0])
+    looks: dict[str, Any] = {"handles": handles, "frameon": False, "handlelength": 3}
+    if key.is_below:
+        columns = key.columns(float(figure.get_figwidth()))
+        looks |= {"ncols": columns, "fontsize": "small", "columnspacing": 1.2}
     if is_ours:
-        figure = look.figure_of(all_axes[0])
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, handlelength=3)
+        looks["loc"] = "outside lower center" if key.is_below else "outside right upper"
+        figure.legend(**looks)
     else:
-        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
-        all_axes[0].legend(handles=handles, frameon=False, handlelength=3, **beside)
+        corner = (0, -0.16) if key.is_below else (1.02, 1)
+        all_axes[0].legend(loc="upper left", bbox_to_anchor=corner, **looks)
 
 
-def _colour_bar(all_axes: "Sequence[Axes]", labels: Sequence[str], what: str) -> None:
+def _colour_bar(all_axes: "Sequence[Axes]", key: Key) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    shown = ScalarMappable(Normalize(0, len(labels) - 1), _colours(len(labels)))
+    last = len(key.labels) - 1
+    shown = ScalarMappable(Normalize(0, last), _colours())
     bar = look.figure_of(all_axes[0]).colorbar(shown, ax=list(all_axes), pad=0.02, aspect=30)
-    ticks = [round(i * (len(labels) - 1) / 6) for i in range(7)]
-    bar.set_ticks(ticks, labels=[look.plain(labels[i], 24) for i in ticks])
+    ticks = [round(i * last / 6) for i in range(7)]
+    words = apart([key.labels[i] for i in ticks], _BESIDE)
+    bar.set_ticks(ticks, labels=[look.plain(word) for word in words])
     bar.ax.invert_yaxis()
-    bar.set_label(f"{len(labels)} {what}, in their order")
+    bar.set_label(f"{last + 1} {'groups' if key.is_of_groups else 'runs'}, in their order")

@@ -1,5 +1,6 @@
 """The same pictures by Plotly: they answer to the mouse, and are kept as HTML."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ def curves_figure(panels: Sequence[Panel], logx: bool, logy: bool) -> "Figure":
             for trace in _traces(line, order, is_new):
                 figure.add_trace(trace, row=row, col=1)
         figure.update_yaxes(title_text=_text(panel.metric), row=row, col=1)
+        if panel.limits:
+            ends = [math.log10(end) if logy else end for end in panel.limits]
+            figure.update_yaxes(range=ends, row=row, col=1)
         _remark(figure, panel.notes, row)
     figure.update_xaxes(title_text=_text(panels[-1].x_label), row=len(panels), col=1)
     if logx:
@@ -52,7 +56,7 @@ def _traces(line: Line, order: int, is_new: bool) -> list[Any]:
     from plotly.graph_objects import Scatter
 
     style = look.style(order)
-    shared = {"name": _text(line.label), "legendgroup": str(line.place)}
+    shared = {"name": escape(look.cut(line.label, 200)), "legendgroup": str(line.place)}
     behind = {**shared, "showlegend": False, "hoverinfo": "skip", "mode": "lines"}
     traces = []
     if line.band is not None:
@@ -141,7 +145,7 @@ def _remark(figure: "Figure", notes: Sequence[str], row: int) -> None:
 
 
 def _said(notes: Sequence[str]) -> str:
-    return escape("; ".join(filter(None, notes)))
+    return "<br>".join(map(escape, look.wrapped(notes)))
 
 
 def _text(label: str) -> str:

@@ -2,11 +2,14 @@
 
 import io
 import math
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import InvalidValueError, MissingPackageError
+from experiment_tracking.registry.labels import apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
 MAX_LEGEND = 12
 """More lines than this are told apart by a colour bar instead of a legend."""
 
+MAX_GROUPS = 28
+"""The same of groups, each of which one wants to know: as many as there are styles."""
+
 LABEL_CHARACTERS = 36
+_NOTE_CHARACTERS = 72
 INK = "0.35"
 """Grey of what is said beside the data."""
 
@@ -93,8 +100,13 @@ def dress(axes: "Axes", axis: Any = "both") -> None:
 
 def remark(axes: "Axes", notes: Iterable[str]) -> None:
     """Say in the upper right corner, above the data, what the picture does not show."""
-    if text := "\n".join(filter(None, notes)):
+    if text := "\n".join(wrapped(notes)):
         axes.set_title(text, loc="right", fontsize="small", color=INK)
+
+
+def wrapped(notes: Iterable[str]) -> list[str]:
+    """Return notes as lines that have room above axes."""
+    return [line for note in notes for line in textwrap.wrap(note, _NOTE_CHARACTERS)]
 
 
 @cache
@@ -153,19 +165,22 @@ def cut(text: object, characters: int = LABEL_CHARACTERS) -> str:
     return f"{label[: characters - half - 1]}…{label[-half:]}"
 
 
-def plain(text: object, characters: int = LABEL_CHARACTERS) -> str:
-    """Return text as a label for matplotlib, in which ``$`` starts no formula.
+def plain(text: object, characters: int | None = LABEL_CHARACTERS) -> str:
+    """Return text as a label for matplotlib, in which ``$`` starts no formula; None for all of it.
 
     A label that begins with ``_`` would not be shown in a legend.
     """
-    label = cut(text, characters).replace("$", r"\$")
+    label = cut(text, characters or sys.maxsize).replace("$", r"\$")
     return f" {label}" if label.startswith("_") else label
 
 
 def run_labels(runs: "RunSet") -> list[str]:
-    """Return what to call each run: its name where that is enough, else ``project/name``."""
-    names, keys = list(runs.names), list(runs.keys)
-    return names if len(set(names)) == len(set(keys)) else keys
+    """Return what to call each run: its name where that is enough, else ``project/name``.
+
+    Long ones are cut, but not where they differ.
+    """
+    names, keys = runs.names, runs.keys
+    return apart(names if len(set(names)) == len(set(keys)) else keys, LABEL_CHARACTERS)
 
 
 def best_of(values: Sequence[float], goal: str | None) -> int | None:

@@ -36,6 +36,14 @@ def test_a_report_has_the_runs_the_best_the_curves_and_a_section_each(two, whole
     assert found.elements.count("svg") == 1 + 2 + 2 + 2
 
 
+def test_a_report_names_all_equal_best_runs(track, registry, whole_page):
+    for name, acc in zip("abcdef", (0.9, 0.5, 0.9, 0.9, 0.9, 0.9), strict=True):
+        track(name, params={"lr": name}, rows=[{"acc": acc}])
+    text = whole_page(report(registry.list_experiments())).text
+    best = "acc 0.9 (max): digits/a lr=a; digits/c lr=c; digits/d lr=d; 2 more equal"
+    assert best in text
+
+
 def test_a_report_needs_no_other_file_and_no_script(two):
     html = report(two)
     assert "<script" not in html

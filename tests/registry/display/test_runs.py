@@ -14,7 +14,7 @@ def test_runs_show_how_they_ended_how_good_they_are_and_what_they_differ_in(trac
     head, *rows = found.rows(7)
     assert head == ["run", "status", "loss min", "", "lr", "begun", "took"]
     assert [row[:3] for row in rows] == [
-        ["a", "finished", "0.33333"], ["b", "finished", "★ 0.25"], ["c", "failed", ""],
+        ["a", "finished", "0.33333"], ["b", "finished", "★ 0.25"], ["c", "failed", "(last nan)"],
     ]  # fmt: skip
     assert [row[4] for row in rows] == ["0.1", "0.01", "0.1"]
     assert "3 runs 2 finished 1 failed" in found.text
@@ -114,6 +114,26 @@ def test_a_registry_of_two_roots_shows_both(track, root, tmp_path, page):
     text = page(ExperimentRegistry([root, other])._repr_html_()).text
     assert str(root) in text
     assert str(other) in text
+
+
+def test_all_equal_best_runs_are_marked_unless_all_runs_are_equal(track, registry, page):
+    for name, acc in (("a", 0.9), ("b", 0.5), ("c", 0.9)):
+        track(name, rows=[{"acc": acc, "f1_acc": 0.5}])
+    found = page(registry.list_experiments()._repr_html_())
+    assert found.cells.count("★ 0.9") == 2
+    assert found.cells.count("0.5") == 4
+    comparison = page(comparison_html(registry.compare_experiments(["a", "b", "c"], ["acc"])))
+    assert comparison.cells.count("★ 0.9") == 2
+
+
+def test_a_run_whose_last_value_is_not_finite_says_so_beside_its_best(track, registry, page):
+    track("a", rows=[{"loss": 2.25}, {"loss": math.nan}])
+    track("b", rows=[{"loss": 3.0}, {"loss": math.inf}, {"loss": 3.5}])
+    track("c", rows=[{"loss": math.nan}])
+    cells = page(registry.list_experiments()._repr_html_()).cells
+    assert "★ 2.25 (last nan)" in cells
+    assert "3" in cells
+    assert "(last nan)" in cells
 
 
 @pytest.fixture

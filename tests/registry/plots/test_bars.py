@@ -5,6 +5,7 @@ import pytest
 
 from experiment_tracking.errors import MetricNotFoundError
 from experiment_tracking.registry.plots import plot_bars, plot_comparison
+from experiment_tracking.registry.registry import ExperimentRegistry
 
 
 def bars(axes):
@@ -64,12 +65,31 @@ def test_what_is_not_finite_is_named_in_the_place_of_a_bar(registry, track):
 
 def test_runs_that_differ_in_their_seed_are_one_bar_with_the_interval_of_the_mean(seeds):
     axes = plot_bars(seeds, "acc:last", by="*-seed").axes[0]
-    assert names(axes) == ["lr=0.001, n=2", "lr=0.01, n=2", "lr=0.1, n=2"]
+    assert names(axes) == ["lr=0.001", "lr=0.01", "lr=0.1"]
     assert lengths(axes) == [4, 4, 4]
     axes = plot_bars(seeds, "loss", by="*-seed").axes[0]
     assert lengths(axes) == pytest.approx([0.01 + 0.7, 0.1 + 0.7, 1 + 0.7])
     interval = axes.containers[1].lines[2][0].get_segments()[0]
     assert interval[:, 0].tolist() == pytest.approx([0.71 - 12.7062 / 2, 0.71 + 12.7062 / 2], 1e-4)
+
+
+def test_an_interval_is_seen_on_a_bar_of_its_own_colour(seeds, grey):
+    figure = plot_bars(seeds, "loss", by=["lr", "seed"])
+    axes = figure.axes[0]
+    dark = [grey(bar.get_facecolor()[:3]) for bar in bars(axes)].index(0)
+    assert dark == 3  # the fourth colour is black, as the interval is
+    axes = plot_bars(seeds, "loss", by="*-seed").axes[0]
+    _, caps, bodies = axes.containers[1].lines
+    for each in (*caps, *bodies):
+        outline = each.get_path_effects()[0]._gc
+        assert (outline["foreground"], outline["linewidth"] > 2) == ("white", True)
+
+
+def test_bars_of_means_say_what_they_are_made_of(seeds, edit, root):
+    edit(seeds[1], rerun_of=seeds[0].id)
+    axes = plot_bars(ExperimentRegistry(root).list_experiments(), "loss", by="*-seed").axes[0]
+    assert names(axes) == ["lr=0.001, n=1", "lr=0.01, n=2", "lr=0.1, n=2"]
+    assert "1 rerun is left out" in axes.get_title(loc="right")
 
 
 def test_very_many_bars_have_some_of_their_names_and_stay_on_a_page(runs_of):

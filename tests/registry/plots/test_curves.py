@@ -152,20 +152,142 @@ def test_the_raw_curve_stands_faintly_behind_the_smoothed_one(runs_of):
 def test_runs_that_differ_in_their_seed_are_one_mean_curve_with_a_band(seeds, lines):
     figure = plot_curves(seeds, "loss", by="*-seed")
     axes = figure.axes[0]
-    assert legend_words(figure) == ["lr=0.001, n=2", "lr=0.01, n=2", "lr=0.1, n=2"]
+    assert legend_words(figure) == ["lr=0.001", "lr=0.01", "lr=0.1"]
+    assert remark(axes) == "mean, 95 % interval of 2 runs"
     mean = [10 * 0.001 + 0.5 + 1 / (step + 1) for step in range(5)]
-    np.testing.assert_allclose(lines(axes)["lr=0.001, n=2"].get_ydata(), mean)
+    np.testing.assert_allclose(lines(axes)["lr=0.001"].get_ydata(), mean)
     # Two values that are 1 apart: half the interval is t(0.975, 1) / 2.
     corners = axes.collections[0].get_paths()[0].vertices
     at_start = corners[corners[:, 0] == 0][:, 1]
     assert at_start.max() - mean[0] == pytest.approx(12.7062 / 2, rel=1e-4)
 
 
-def test_the_band_can_reach_from_the_lowest_to_the_highest(seeds):
-    axes = plot_curves(seeds, "loss", by="*-seed", band="range").axes[0]
+@pytest.mark.parametrize(
+    ("band", "low", "high", "said"),
+    [
+        ("std", 0.7 - 0.5**0.5, 0.7 + 0.5**0.5, "mean ± standard deviation of 2 runs"),
+        ("sem", 0.2, 1.2, "mean ± standard error of 2 runs"),
+        ("range", 0.2, 1.2, "mean, lowest to highest of 2 runs"),
+    ],
+)
+def test_the_band_is_what_is_asked_for_and_is_said(seeds, band, low, high, said):
+    axes = plot_curves(seeds, "loss", by="*-seed", band=band).axes[0]
     corners = axes.collections[2].get_paths()[0].vertices
     at_end = corners[corners[:, 0] == 4][:, 1]
-    assert (at_end.min(), at_end.max()) == pytest.approx((1 + 0.2, 2 + 0.2))
+    assert (at_end.min(), at_end.max()) == pytest.approx((1 + low, 1 + high))
+    assert remark(axes) == said
+
+
+def test_there_need_be_no_band(seeds):
+    axes = plot_curves(seeds, "loss", by="*-seed", band=None).axes[0]
+    assert len(axes.collections) == 0
+    assert remark(axes) == "mean of 2 runs"
+
+
+def test_groups_of_one_run_have_no_band_and_say_so(seeds):
+    axes = plot_curves(seeds, "loss", by="*").axes[0]
+    assert remark(axes) == "nowhere more than one run of a group, so no band"
+
+
+def test_groups_of_unlike_size_say_theirs(seeds):
+    figure = plot_curves(seeds[1:], "loss", by="*-seed")
+    assert legend_words(figure) == ["lr=0.001, n=1", "lr=0.01, n=2", "lr=0.1, n=2"]
+    assert remark(figure.axes[0]) == "mean, 95 % interval of 1 to 2 runs"
+
+
+def test_enormous_intervals_do_not_press_the_curves_flat(seeds):
+    axes = plot_curves(seeds, "loss", by="*-seed").axes[0]
+    low, high = axes.get_ylim()
+    # The runs lie between 0.21 and 3; the intervals reach 6.35 to both sides.
+    assert -1.5 < low < 0.21
+    assert 3 < high < 4.5
+
+
+def test_limits_hold_a_band_that_is_narrow(seeds):
+    axes = plot_curves(seeds, "loss", by="*-seed", band="std").axes[0]
+    corners = np.concatenate([each.get_paths()[0].vertices for each in axes.collections])
+    low, high = axes.get_ylim()
+    assert low < corners[:, 1].min()
+    assert corners[:, 1].max() < high
+
+
+def test_on_a_logarithmic_axis_a_band_ends_at_half_the_lowest_run(seeds):
+    axes = plot_curves(seeds, "loss", by="*-seed", logy=True).axes[0]
+    corners = axes.collections[0].get_paths()[0].vertices
+    at_end = corners[corners[:, 0] == 4][:, 1]
+    assert at_end.min() == pytest.approx((0.01 + 0.2) / 2)
+    assert remark(axes).splitlines()[1] == "bands cut at half the lowest run"
+    low, high = axes.get_ylim()
+    assert 0.05 < low < 0.21
+    assert 3 < high < 10
+
+
+def test_what_else_was_drawn_on_axes_stays_in_sight(seeds):
+    axes = Figure().add_subplot()
+    axes.plot([0, 1], [-100, 100])
+    plot_curves(seeds, "loss", by="*-seed", ax=axes)
+    low, high = axes.get_ylim()
+    assert (low < -90, high > 90) == (True, True)
+
+
+def test_a_rerun_left_out_of_a_mean_is_told(seeds, edit, root):
+    edit(seeds[1], rerun_of=seeds[0].id)
+    figure = plot_curves(ExperimentRegistry(root).list_experiments(), "loss", by="*-seed")
+    said = remark(figure.axes[0]).replace("\n", " ")
+    assert "1 rerun is left out: the run that it repeats is here." in said
+    assert legend_words(figure) == ["lr=0.001, n=1", "lr=0.01, n=2", "lr=0.1, n=2"]
+
+
+def groups_of(runs_of, count, name="lr"):
+    params = [{name: f"{i:02d}", "seed": seed} for i in range(count) for seed in (0, 1)]
+    losses = [[1.0 + i, 2.0 + i] for i in range(count * 2)]
+    return plot_curves(runs_of(*losses, params=params), "loss", by="*-seed")
+
+
+def test_twenty_six_groups_are_all_named_and_no_two_look_alike(runs_of, lines):
+    figure = groups_of(runs_of, 26)
+    assert legend_words(figure) == [f"lr={i:02d}" for i in range(26)]
+    drawn = lines(figure.axes[0]).values()
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn}
+    assert len(looks) == 26
+    assert share_of_axes(figure) > 0.4
+
+
+def test_more_groups_than_there_are_styles_have_a_colour_bar(runs_of):
+    figure = groups_of(runs_of, 29)
+    assert figure.legends == []
+    assert figure.axes[1].get_ylabel() == "29 groups, in their order"
+
+
+def share_of_axes(figure):
+    """Return how much of the picture the axes take; the legend must be inside it."""
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert figure.bbox.x0 <= extent.x0
+    assert extent.x1 <= figure.bbox.x1
+    assert not extent.overlaps(figure.axes[0].get_tightbbox())
+    box = figure.axes[0].get_window_extent()
+    return box.width * box.height / (figure.bbox.width * figure.bbox.height)
+
+
+@pytest.mark.parametrize("count", [2, 6, 12])
+def test_a_legend_of_long_names_lies_below_and_leaves_the_data_its_room(runs_of, count):
+    names = [f"resnet-{i:02d}-with-a-long-configuration-that-differs-at-both-ends-{i:02d}"
+             for i in range(count)]  # fmt: skip
+    figure = plot_curves(runs_of(*([i, 2.0] for i in range(count)), names=names), "loss")
+    assert share_of_axes(figure) > 0.45
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+
+
+def test_long_names_are_not_cut_where_they_differ(runs_of):
+    middle = "-and-a-very-long-configuration-of-a-network"
+    names = [f"the-same-beginning-of-all-{i}{middle}" for i in (1, 2)]
+    figure = plot_curves(runs_of([1.0, 2.0], [2.0, 3.0], names=names), "loss")
+    first, second = legend_words(figure)
+    assert (first.replace("1", "2"), "1" in first) == (second, True)
+    assert len(first) < 40
 
 
 def test_several_metrics_have_a_panel_each_and_a_run_looks_the_same_in_all(registry, track, lines):
@@ -231,7 +353,7 @@ def test_a_damaged_run_hides_no_other(registry, track, damage, lines):
 
 
 def test_what_makes_no_sense_is_refused(seeds):
-    for wrong in ({"smooth": 1}, {"smooth": -0.1}, {"band": "std"}, {"engine": "gnuplot"}):
+    for wrong in ({"smooth": 1}, {"smooth": -0.1}, {"band": "variance"}, {"engine": "gnuplot"}):
         with pytest.raises(InvalidValueError, match=next(iter(wrong))):
             plot_curves(seeds, "loss", **wrong)
     with pytest.raises(MetricNotFoundError, match="loss"):
@@ -251,3 +373,14 @@ def test_runs_of_one_key_in_two_roots_are_two_curves(tmp_path, lines):
     drawn = figure.axes[0].get_lines()
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 4
     assert len(figure.legends[0].get_texts()) == 4
+
+
+def test_a_group_of_which_nothing_is_finite_hides_no_other(registry, track, lines):
+    for lr, losses in ((1, [NAN, NAN]), (2, [1.0, 2.0]), (3, [INF, -1.0])):
+        for seed in (0, 1):
+            rows = [{"loss": loss} for loss in losses]
+            track(f"lr{lr}-{seed}", rows=rows, params={"lr": lr, "seed": seed})
+    runs = registry.list_experiments()
+    assert list(lines(plot_curves(runs, "loss", by="*-seed").axes[0])) == ["lr=2", "lr=3"]
+    (axes,) = plot_curves(runs, "loss", by="*-seed", logy=True).axes
+    assert axes.get_lines()[0].get_ydata().tolist() == [1, 2]

@@ -28,7 +28,10 @@ def test_mean_curves_have_their_band_and_smoothed_ones_the_raw_curve(seeds):
     low, high, raw, mean = figure.data[:4]
     assert high.fill == "tonexty"
     assert low.y[0] < mean.y[0] < high.y[0]
-    assert mean.name == "lr=0.001, n=2"
+    assert mean.name == "lr=0.001"
+    (note,) = figure.layout.annotations
+    assert note.text == "mean, 95 % interval of 2 runs<br>bands cut at half the lowest run"
+    assert 0.05 < 10 ** figure.layout.yaxis.range[0] < 0.21
     assert (raw.showlegend, raw.hoverinfo) == (False, "skip")
     assert figure.layout.yaxis.type == "log"
 

@@ -13,9 +13,9 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.registry.moves import move, put, rename
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
-from experiment_tracking.upkeep.moves import move, put, rename
 
 
 def content(folder):
@@ -91,7 +91,7 @@ def test_of_many_that_want_one_name_at_once_one_gets_it(track, root):
     runs = [track(f"run-{i}", rows=[{"loss": float(i)}]) for i in range(4)]
     program = (
         "import sys\n"
-        "from experiment_tracking.upkeep.moves import rename\n"
+        "from experiment_tracking.registry.moves import rename\n"
         "sys.stdin.readline()\n"
         "print(rename(sys.argv[1], 'winner'))"
     )
