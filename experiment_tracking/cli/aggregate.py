@@ -117,10 +117,10 @@ def aggregate(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _by(args: argparse.Namespace) -> "By":
+def _by(args: argparse.Namespace) -> "By | None":
     if args.over:
         return ["*", *(f"-{name}" for name in args.over)]
-    words = args.by or ["*-seed"]
+    words = args.by or [None]
     return words if len(words) > 1 else words[0]
 
 

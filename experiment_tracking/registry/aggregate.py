@@ -353,7 +353,7 @@ def _mean_curve(group: Group, axis: "Array", table: "Array") -> MeanCurve:
 
 def aggregate(
     runs: "RunSet",
-    by: By = "*-seed",
+    by: By | None = None,
     metrics: str | Iterable[str] | None = None,
     on: str = "last",
 ) -> Aggregate:
@@ -365,11 +365,11 @@ def aggregate(
     Parameters
     ----------
     by
-        What the runs of a group have in common. ``"*-seed"``: all params but ``seed``;
-        ``"*-seed-fold"``: but these two. A list of names: ``["lr", "model.depth", "tags.sweep"]``
-        these alone, ``["*", "-seed", "-data.seed"]`` all but two; names with dashes can only
-        stand in a list. A name also stands for all params nested below it. A missing param, or
-        None, is a value of its own.
+        What the runs of a group have in common. By default ``"*-seed"``: all params but
+        ``seed``, where any run has one. ``"*-seed-fold"``: but these two. A list of names:
+        ``["lr", "model.depth", "tags.sweep"]`` these alone, ``["*", "-seed", "-data.seed"]`` all
+        but two; names with dashes can only stand in a list. A name also stands for all params
+        nested below it. A missing param, or None, is a value of its own.
     metrics
         Columns as in :meth:`RunRecord.value`; by default all, with ``on="best"`` all that have
         a goal.
@@ -388,7 +388,7 @@ def aggregate(
     check_number(on)
     given = with_params(runs)
     runs = without_reruns(given)
-    columns, listed, excluded = _columns(runs, by)
+    columns, listed, excluded = _columns(runs, _default(runs) if by is None else by)
     names = runs.metric_names()
     measures = _measures(runs, metrics, on, names) if len(runs) else {}
     numbers = {asked: runs.numbers(*measure) for asked, measure in measures.items()}
@@ -398,6 +398,10 @@ def aggregate(
     shown = [name for name in columns if name in listed or varies(columns[name])]
     notes = notes_on(runs, groups, excluded, len(given) - len(runs))
     return Aggregate(runs, groups, shown, measures, notes)
+
+
+def _default(runs: "RunSet") -> str:
+    return "*-seed" if below("seed", runs.param_names()) else "*"
 
 
 def with_params(runs: "RunSet") -> "RunSet":

@@ -269,7 +269,7 @@ class ExperimentRegistry:
 
     def aggregate(
         self,
-        by: "By" = "*-seed",
+        by: "By | None" = None,
         metrics: str | Iterable[str] | None = None,
         on: str = "last",
         **filters: Any,
@@ -279,7 +279,8 @@ class ExperimentRegistry:
         Parameters
         ----------
         by
-            What the runs of a group have in common: ``"*-seed"`` all params but ``seed``;
+            What the runs of a group have in common: by default all params but ``seed``;
+            ``"*-seed-fold"`` all but two;
             ``["lr", "model.depth", "tags.sweep"]`` these alone; ``["*", "-seed", "-fold"]``.
         metrics
             Columns such as ``"val/loss"`` or ``"val/loss:min"``; all by default.

@@ -375,7 +375,7 @@ class RunSet(Sequence[RunRecord]):
         return long_frame(self, metrics, axis, points)
 
     def aggregate(
-        self, by: "By" = "*-seed", metrics: str | Iterable[str] | None = None, on: str = "last"
+        self, by: "By | None" = None, metrics: str | Iterable[str] | None = None, on: str = "last"
     ) -> "Aggregate":
         """Average over runs that differ in their seed alone; see ``registry.aggregate``."""
         from experiment_tracking.registry.aggregate import aggregate

@@ -153,7 +153,7 @@ def test_lists_are_compared_as_json(runs):
 def test_an_unknown_param_to_leave_out_names_near_ones(runs):
     found = runs(({"lr": 1, "sed": 2}, 1.0))
     with pytest.raises(InvalidValueError, match=r"No run here has the param 'seed'.*Near: sed"):
-        aggregate(found)
+        aggregate(found, "*-seed")
     with pytest.raises(InvalidValueError, match="lrr"):
         aggregate(found, ["lrr"])
     with pytest.raises(InvalidTypeError, match="by must be"):
@@ -455,3 +455,14 @@ def test_of_many_groups_that_hold_a_seed_twice_some_are_named(runs):
     (note,) = aggregate(found).notes
     assert note.startswith("7 groups hold a value of seed more than once: lr=0 (seed 0), ")
     assert note.endswith("lr=4 (seed 0) and 2 more.")
+
+
+def test_without_any_seed_runs_that_are_equal_in_all_params_are_a_group(track, registry):
+    for name, lr, loss in (("a", 0.1, 1.0), ("b", 0.1, 3.0), ("c", 0.2, 5.0)):
+        track(name, params={"lr": lr}, rows=[{"loss": loss}])
+    found = registry.aggregate(metrics="loss")
+    assert [(group.params["lr"], group.stats["loss"].mean) for group in found] == [
+        (0.1, 2.0), (0.2, 5.0),
+    ]  # fmt: skip
+    with pytest.raises(InvalidValueError, match="seed"):
+        registry.aggregate(by="*-seed", metrics="loss")
