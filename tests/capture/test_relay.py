@@ -12,6 +12,7 @@ import termios
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiment_tracking.capture.relay import ConsoleCapture
@@ -556,6 +557,11 @@ def test_a_key_that_quits_is_the_commands_to_deal_with(path, terminal):
     assert read(path) == "ready\nstacks\n"
 
 
+def all_stopped(shell):
+    jobs = psutil.Process(shell).children(recursive=True)
+    return all(job.status() == psutil.STATUS_STOPPED for job in jobs)
+
+
 def test_a_command_is_stopped_and_continued_by_the_shell_it_was_started_from(path, terminal):
     shell = "os.execvp('bash', ['bash', '--norc', '--noediting', '-i'])"
     process = terminal.start("import os\n" + shell)
@@ -564,6 +570,8 @@ def test_a_command_is_stopped_and_continued_by_the_shell_it_was_started_from(pat
     terminal.read_until(b"ready\r\n")
     terminal.type(b"\x1a")
     terminal.read_until(b"Stopped")
+    # The shell says so when the first of them has stopped; the other may take a key until it has.
+    wait_until(lambda: all_stopped(process.pid))
     terminal.type(b"fg\n")
     terminal.read_until(b"fg\r\n")
     terminal.type(b"a word\n")
