@@ -189,7 +189,7 @@ class RunTable:
         columns = [segment.column(key) for segment in self._segments if key in segment]
         kinds = {kind_of(column.values) for column in columns}
         has_gaps = len(columns) < len(self._segments) or any(c.rows is not None for c in columns)
-        if kinds == {"q"} and not has_gaps:
+        if kinds == {"q"} and not has_gaps and not _is_number(name):
             return self._joined(key, "q")[index]
         if kinds == {"d"}:
             return self._joined(key, "d")[index]

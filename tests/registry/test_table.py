@@ -141,6 +141,14 @@ def test_a_frame_is_what_pandas_makes_of_the_columns(mixed):
         pd.testing.assert_frame_equal(frame, plain)
 
 
+def test_durations_of_whole_seconds_are_floats_too(track, edit):
+    run = track("a")
+    edit(run, duration_s=17)
+    frame = RunTable.of([RunRecord(run.path)]).to_frame()
+    assert frame["duration_s"].dtype == np.float64
+    assert frame["duration_s"][0] == 17.0
+
+
 def test_a_frame_may_be_changed(mixed):
     table = of(mixed)
     frame = table.to_frame()

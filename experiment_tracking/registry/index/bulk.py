@@ -15,7 +15,7 @@ import orjson
 
 from experiment_tracking.folder.layout import FORMAT, RunFolder
 from experiment_tracking.folder.liveness import FINAL
-from experiment_tracking.registry.index.looks import Facts, facts_of
+from experiment_tracking.registry.index.looks import Facts, facts_of, stamp_of
 from experiment_tracking.registry.index.segments import Builder, Segment, decode, encode
 from experiment_tracking.registry.summary import CLOSING_BYTES
 
@@ -108,7 +108,7 @@ class BulkReader:
         ):
             raise ValueError("unusual")
         is_settled = max(*of_params[:2], *of_summary[:2]) < self._settled_before
-        stamp = hash((of_summary, of_params)) if is_settled else 0
+        stamp = stamp_of(path, of_summary, of_params) if is_settled else 0
         created_at, identity, notes = texts
         get = summary.get
         origin = get("imported_from")
@@ -161,9 +161,11 @@ class Answer(NamedTuple):
     left: list[int]
 
 
-def to_answer(data: bytes) -> Answer | None:
-    """Understand what :func:`serve` has written; None if it is something else."""
-    with contextlib.suppress(ValueError):  # DamagedError among them
+def to_answer(data: bytes, count: int) -> Answer | None:
+    """Understand what :func:`serve` has written of ``count`` runs; None if it is anything else."""
+    with contextlib.suppress(ValueError, TypeError):  # DamagedError among them
         left, segment = data.split(b"\n", 1)
-        return Answer(decode(segment), orjson.loads(left))
+        answer = Answer(decode(segment), orjson.loads(left))
+        if len(answer.segment) + len(answer.left) == count:
+            return answer
     return None

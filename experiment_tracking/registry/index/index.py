@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 import sys
+import time
 from collections.abc import Container, Iterable, Sequence
 
 from experiment_tracking.errors import DamagedError
@@ -22,6 +23,9 @@ VARIABLE = "EXPERIMENT_TRACKING_CACHE"
 
 _ENDING = ".segment"
 _MOST = 8
+_MOST_BYTES = 2**32
+"""A larger file is none of ours: a million runs make one gigabyte."""
+_UNUSED_S = 90 * 24 * 3600
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -72,8 +76,11 @@ class Index:
         of_root = f"{VERSION} {os.path.realpath(root)}".encode("utf-8", "surrogateescape")
         name = blake2b(of_root, digest_size=16).hexdigest()
         folder = os.path.join(cache, "experiment_tracking", "index", name)
+        is_new = not os.path.isdir(folder)
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
+            if is_new:
+                _delete_unused(os.path.dirname(folder))
             if _is_ours(folder):
                 return cls(root, folder)
         return None
@@ -93,7 +100,7 @@ class Index:
         # kills the process. Half a millisecond a megabyte.
         with contextlib.suppress(OSError):  # another reader has put it together with others
             try:
-                self._files[decode(io.read(path, sys.maxsize))] = path
+                self._files[decode(io.read(path, _MOST_BYTES))] = path
             except DamagedError:
                 os.unlink(path)
 
@@ -116,25 +123,35 @@ class Index:
         new = [segment for segment, rows in good.items() if rows]
         if not new:
             return
+        stamps = {stamp for segment in new for stamp in segment.values("#stamp") if stamp}
+        replaced = []
         start = 0
         for known in self._files:
             keys = enumerate(known.values("#key"))
             good[known] = [i for i, key in keys if start + i in found or key not in scanned]
             start += len(known)
+            if not stamps.isdisjoint(known.values("#stamp")):
+                replaced.append(known)
         # A full disk, a folder without leave to write: whoever reads next reads it again.
         with contextlib.suppress(OSError, RecursionError):
-            self._keep(new, good)
+            self._keep(new, good, replaced)
 
-    def _keep(self, new: Sequence[Segment], good: dict[Segment, Sequence[int]]) -> None:
+    def _keep(
+        self,
+        new: Sequence[Segment],
+        good: dict[Segment, Sequence[int]],
+        replaced: Iterable[Segment],
+    ) -> None:
         every = sum(map(len, good))
         alive = sum(map(len, good.values()))
-        together: dict[Segment, Sequence[int]] = {}
+        # What was read again although its files look as they did must not be found beside it.
+        together = {each: good[each] for each in replaced}
         if alive < every / 2:
             together = good
         elif len(good) > _MOST:
             # The small ones alone, so that a large one is not written again for every few runs.
             small = {each: rows for each, rows in good.items() if len(each) <= every / _MOST}
-            together = small if len(small) > 1 else good
+            together = {**small, **together} if len(small) > 1 else good
         for segment in new:
             if segment not in together:
                 self._write(segment)
@@ -143,7 +160,9 @@ class Index:
 
     def _replace(self, good: dict[Segment, Sequence[int]]) -> None:
         """Write rows of several segments as one, then delete those they come from."""
-        self._write(merge([(each, self._there(each, rows)) for each, rows in good.items()]))
+        parts = [(each, self._there(each, rows)) for each, rows in good.items()]
+        if any(rows for _, rows in parts):
+            self._write(merge(parts))
         for segment in good:
             if segment in self._files:
                 with contextlib.suppress(OSError):  # another reader was quicker
@@ -172,10 +191,19 @@ def _is_ours(folder: str) -> bool:
     return found.st_uid == os.getuid() and not found.st_mode & _OTHERS_MAY_WRITE
 
 
+def _delete_unused(folder: str) -> None:
+    """Delete the indexes of roots in which nothing new was read for three months."""
+    for of_root in [os.path.join(folder, name) for name in os.listdir(folder)]:
+        with contextlib.suppress(OSError):  # another reader was quicker
+            if os.lstat(of_root).st_mtime < time.time() - _UNUSED_S and _is_ours(of_root):
+                for name in os.listdir(of_root):
+                    if name.endswith((_ENDING, ".tmp")):
+                        os.unlink(os.path.join(of_root, name))
+                os.rmdir(of_root)
+
+
 def _delete_leftover(path: str) -> None:
     """Delete what a process left that died while writing: nobody writes for an hour."""
-    import time
-
     with contextlib.suppress(OSError):
         if os.lstat(path).st_mtime < time.time() - 3600:
             os.unlink(path)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-Facts = tuple[int, int, int, int]
+Facts = tuple[int, int, int, int, int]
 
 START_RUNS = 2500
 """As many runs are looked at in the time in which a process starts."""
@@ -16,10 +16,24 @@ START_RUNS = 2500
 _STEP = 1000
 
 facts_of: Callable[[os.stat_result], Facts] = attrgetter(
-    "st_mtime_ns", "st_ctime_ns", "st_ino", "st_size"
+    "st_mtime_ns", "st_ctime_ns", "st_ino", "st_size", "st_nlink"
 )
 """What of a file changes when it does. mtime alone can be put back, ctime cannot; the inode
 tells a file from one that was renamed onto its name."""
+
+
+def stamp_of(path: str, summary: Facts, params: Facts | tuple[()]) -> int:
+    """Return a number for the state of the documents of the run in folder ``path``.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be looked at.
+    """
+    if summary[4] == 1:
+        return hash((summary, params))
+    # A copy by hard links has the same documents, yet amendments and rows of its own.
+    return hash((summary, params, os.stat(path).st_ino))
 
 
 def stamps(
@@ -46,7 +60,7 @@ def stamps(
             progress(place)
         try:
             pair = facts_of(look(path + summary)), facts_of(look(path + params))
-            found.append(hash(pair))
+            found.append(stamp_of(path, *pair))
         except OSError:
             found.append(0)
     return found

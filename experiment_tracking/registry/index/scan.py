@@ -12,7 +12,7 @@ from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.index import bulk, looks
 from experiment_tracking.registry.index.bulk import BulkReader
 from experiment_tracking.registry.index.index import Index
-from experiment_tracking.registry.index.looks import Facts, facts_of
+from experiment_tracking.registry.index.looks import Facts, facts_of, stamp_of
 from experiment_tracking.registry.index.segments import Builder, Segment
 from experiment_tracking.registry.index.sharing import Helper, share_out
 from experiment_tracking.registry.record import RunRecord, Unreadable
@@ -159,7 +159,7 @@ class _Scan:
             ]
             read(own)
             for helper, share in zip(helpers, others, strict=True):
-                answer = bulk.to_answer(helper.answer())
+                answer = bulk.to_answer(helper.answer(), len(share))
                 if answer is None:  # whatever has befallen it
                     read(share)
                 else:
@@ -216,7 +216,9 @@ class _Looks:
         folder = RunFolder(path)
         files = (folder.summary, folder.params, folder.history(), folder.heartbeat)
         summary, params, history, heartbeat = self._facts = [_facts(file) for file in files]
-        self.stamp = 0 if summary is None else hash((summary, params))
+        self.stamp = 0
+        with contextlib.suppress(OSError):  # its folder has just gone
+            self.stamp = stamp_of(path, summary, params) if summary else 0
         self.more = hash((history, heartbeat)) or 1
 
     @property
@@ -225,11 +227,11 @@ class _Looks:
         return max((time for facts in self._facts if facts for time in facts[:2]), default=0)
 
 
-def _facts(path: str) -> Facts | None:
+def _facts(path: str) -> Facts | tuple[()]:
     try:
         return facts_of(os.lstat(path))
     except OSError:
-        return None
+        return ()  # not None, whose hash is another one in each process
 
 
 def _has_rows(path: str) -> bool:

@@ -30,6 +30,8 @@ NEVER = -(2**63)
 FACTS = ("#key", "#stamp", "#more", *RUN_COLUMNS)
 """What :meth:`Builder.add` is told of each run, besides its names."""
 
+_EVERY_ROW = frozenset((*FACTS, "#created", "#shape"))
+
 VERSION = f"1.{FORMAT}.{sys.byteorder}"
 """Another one's segments are of no use: of the layout here, of what is read, of the machine."""
 
@@ -448,6 +450,20 @@ class _Packed(NamedTuple):
     data: memoryview
     rows: memoryview | None
 
+    def check(self, length: int) -> None:
+        """Raise ValueError if its size is not that of its rows, or these are not there."""
+        count = length
+        if self.rows is not None:
+            rows = self.rows.cast("i")
+            count = len(rows)
+            if not count or not 0 <= rows[0] <= rows[-1] < length:
+                raise ValueError("a column has rows that are not there")
+        if self.kind in ("d", "q"):
+            if len(self.data) not in (_DOUBLE, _DOUBLE * count):
+                raise ValueError(f"a column has {len(self.data)} bytes for {count} values")
+        elif self.kind != "list":
+            raise ValueError(f"a column is of kind {self.kind!r}")
+
     def unpack(self, length: int) -> Column:
         rows = None if self.rows is None else self.rows.cast("i")
         count = length if rows is None else len(rows)
@@ -545,7 +561,7 @@ def decode(data: bytes) -> Segment:
         if mark != _MAGIC or len(directory) != size or zlib.crc32(directory) != crc:
             raise ValueError("not a segment, or a damaged one")
         return _unpacked(_from_json(bytes(directory)), view[start:], data)
-    except (ValueError, struct.error) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
         raise DamagedError(f"A segment of the index cannot be read: {error}.") from error
 
 
@@ -554,14 +570,20 @@ def _unpacked(directory: dict[str, Any], blocks: memoryview, data: bytes) -> Seg
         raise ValueError(f"it is of version {directory['version']}, this one reads {VERSION}")
     if directory["size"] != len(blocks):
         raise ValueError(f"it has {len(blocks)} bytes of {directory['size']}")
+    length = directory["length"]
+    if type(length) is not int or not 0 <= length <= len(blocks):
+        raise ValueError(f"it has {len(blocks)} bytes for {length} runs")
     known: dict[int, memoryview] = {}
     columns = {}
     for name, kind, values, rows in directory["columns"]:
         place = None if rows is None else _block(blocks, rows, known)
         columns[name] = _Packed(kind, _block(blocks, values, known), place)
+        columns[name].check(length)
+    if length and not _EVERY_ROW.issubset(n for n, column in columns.items() if not column.rows):
+        raise ValueError("it lacks columns that every segment has")
     flat, ends = (_block(blocks, packed, known).cast("i") for packed in directory["shapes"])
     shapes = _Shapes(directory["names"], flat, ends)
-    return Segment(directory["length"], shapes, columns, data)
+    return Segment(length, shapes, columns, data)
 
 
 def _block(blocks: memoryview, packed: Sequence[int], known: dict[int, memoryview]) -> memoryview:

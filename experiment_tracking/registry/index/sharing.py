@@ -16,9 +16,10 @@ _MOST = 7
 _PIPE_BYTES = 2**20
 _CODE = """
 import sys
-sys.path[:] = {path!r}
+sys.path[:] = {path!a}
 from experiment_tracking.registry.index.{module} import serve
-serve(*sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\\0"))
+job = sys.stdin.buffer.read({size})
+serve(*job.decode("utf-8", "surrogateescape").split("\\0"))
 """
 
 
@@ -63,31 +64,41 @@ class Helper:
     """
 
     def __init__(self, module: str, *words: str) -> None:
-        self._code = _CODE.format(path=sys.path, module=module)
         self._job = "\0".join(words).encode("utf-8", "surrogateescape")
+        # Of what is no text, a Path for one, Python takes no notice either. The size, since the
+        # end of the pipe may not come: a fork of this process elsewhere may hold it open.
+        path = [each for each in sys.path if type(each) is str]
+        self._code = _CODE.format(path=path, module=module, size=len(self._job))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Helper":
+        try:
+            with contextlib.suppress(OSError):
+                self._start()
+        except BaseException:  # Ctrl-C in here, after which nobody calls __exit__
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
         import subprocess
 
-        with contextlib.suppress(OSError):
-            self._process = subprocess.Popen(
-                # Without site, which takes a third of the start: the path is ours as it is.
-                [sys.executable, "-S", "-c", self._code],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                # Room for what we tell it, and for much of what it answers, without waiting.
-                pipesize=_PIPE_BYTES, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )  # fmt: skip
-            assert self._process.stdin is not None
-            with self._process.stdin as job:
-                job.write(self._job)
-        return self
+        self._process = subprocess.Popen(
+            # Without site, which takes a third of the start: the path is ours as it is.
+            [sys.executable, "-S", "-c", self._code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            # Room for what we tell it, and for much of what it answers, without waiting.
+            pipesize=_PIPE_BYTES, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._job)
+        self._process.stdin.close()
 
     def __exit__(self, *error: object) -> None:
         if self._process is not None:
             self._process.kill()  # which has ended, unless something has come over us
-            with self._process:
-                pass
+            with contextlib.suppress(BrokenPipeError), self._process:
+                pass  # what it was not told of its job is lost
 
     def answer(self) -> bytes:
         """Wait for all that it has to say; nothing if it could not start."""

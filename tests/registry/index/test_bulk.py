@@ -106,15 +106,17 @@ def test_a_process_answers_with_what_it_has_read(track):
     runs = [track("a", params={"lr": 1}), track("b", status=None), track("é", params={"lr": 2})]
     base = f"{runs[0].path.parent}/"
     with Helper("bulk", base, str(FAR_AHEAD), "a", "b", "é") as helper:
-        answer = to_answer(helper.answer())
+        data = helper.answer()
+    answer = to_answer(data, 3)
     assert answer.left == [1]
     assert list(answer.segment.values("#key")) == ["a", "é"]
     assert list(answer.segment.values("params.lr")) == [1, 2]
+    assert to_answer(data, 4) is None  # as from another version of this package
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", b"[]\n", b"[]\nnonsense", b"\n\n"])
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"[]\n", b"[]\nnonsense", b"\n\n", b"3\n"])
 def test_what_is_no_answer_is_none(data):
-    assert to_answer(data) is None
+    assert to_answer(data, 0) is None
 
 
 def test_a_reading_process_imports_little():

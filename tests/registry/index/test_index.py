@@ -168,6 +168,47 @@ def test_what_a_dead_writer_left_is_deleted_after_an_hour(cache, base):
     assert os.listdir(folder) == [".new.tmp"]
 
 
+def test_a_file_too_large_to_be_a_segment_is_deleted_unread(cache, base):
+    folder = Index.of(base).folder
+    with open(os.path.join(folder, "large.segment"), "wb") as file:
+        file.truncate(2**42)  # of which nothing is on the disk
+    assert kept(base) == ([], {})
+    assert os.listdir(folder) == []
+
+
+def test_a_new_roots_index_takes_the_place_of_those_long_unused(cache, base, tmp_path):
+    add(base, 1)
+    at = Index.of(base).folder
+    used, unused, foreign = (os.path.join(os.path.dirname(at), name) for name in "abc")
+    for folder in (used, unused, foreign):
+        os.mkdir(folder, 0o700)
+        open(os.path.join(folder, "x.segment"), "wb").close()
+    open(os.path.join(foreign, "x.txt"), "wb").close()
+    then = os.stat(at).st_mtime - 100 * 24 * 3600
+    for folder in (at, unused, foreign):
+        os.utime(folder, (then, then))
+    assert kept(base)[0] == [1]  # nothing is deleted where nothing is added
+    Index.of(str(tmp_path / "new"))
+    new = Index.of(str(tmp_path / "new")).folder
+    left = sorted(map(os.path.basename, (used, foreign, new)))
+    assert sorted(os.listdir(os.path.dirname(at))) == left
+    assert os.listdir(foreign) == ["x.txt"]
+    assert kept(base) == ([], {})
+
+
+def test_rows_that_were_read_again_though_they_look_the_same_take_the_place_of_the_old(cache, base):
+    add(base, *range(20))
+    add(base, *range(20, 24))
+    at = Index.of(base)
+    keys = [key for each in at.load() for key in each.values("#key")]
+    at.add([segment([3], note="again")], set(keys), set(range(24)) - {keys.index("p/3")})
+    rows = []
+    for each in Index.of(base).load():
+        rows += zip(each.values("#key"), each.values("notes"), strict=True)
+    assert len(rows) == 24
+    assert [row for row in rows if row[0] == "p/3"] == [("p/3", "again")]
+
+
 def test_many_small_segments_are_put_together_and_a_large_one_is_left_alone(cache, base):
     add(base, *range(50))
     large = set(os.listdir(Index.of(base).folder))

@@ -293,10 +293,41 @@ def test_a_correction_by_hand_is_seen(three):
     assert kept(three) == ["run-0", "run-1", "run-2"]
 
 
+def test_what_is_read_again_takes_the_place_of_what_was_known(three):
+    for _ in range(8):  # by chance its segment comes before the older one or behind it
+        mark(three)
+        read(three, refresh=True)
+        assert kept(three) == []
+
+
 def test_a_project_by_itself_leaves_the_rows_of_others_alone(three, track):
     track("x", project="other")
     for _ in range(3):
         read_runs([str(three / "other" / "x")], str(three), refresh=True)
+    assert kept(three) == ["run-0", "run-1", "run-2"]
+
+
+def test_a_copy_by_hard_links_has_corrections_of_its_own(three, tmp_path):
+    (tmp_path / "damaged").touch()
+    shutil.copytree(three / "digits", three / "linked", copy_function=os.link)
+    correction = {"at": "2026-11-21T10:00:00.000Z", "by": "ann", "kind": "tag", "name": "good",
+                  "new": "yes"}  # fmt: skip
+    amendments = three / "linked" / "run-0" / "amendments"
+    amendments.mkdir()
+    (amendments / "000001.json").write_text(json.dumps(correction))
+    os.utime(three / "linked" / "run-0" / "summary.json")
+    assert_index_changes_nothing(three)
+    assert read(three).column("tags.good") == [None, None, None, "yes", None, None]
+    mark(three)
+    assert len(kept(three)) == 6
+
+
+def test_a_run_without_params_is_known_to_other_processes_too(three, tmp_path):
+    (tmp_path / "damaged").touch()
+    os.unlink(three / "digits" / "run-1" / "params.json")
+    command = [sys.executable, "-c", _READER, str(three)]
+    subprocess.run(command, input="go\n", text=True, check=True)
+    mark(three)
     assert kept(three) == ["run-0", "run-1", "run-2"]
 
 

@@ -1,5 +1,7 @@
+import json
 import math
 import random
+import zlib
 from array import array
 
 import pytest
@@ -218,6 +220,74 @@ def test_garbage_and_another_versions_segments_are_refused(monkeypatch):
     monkeypatch.setattr(segments, "VERSION", "next")
     with pytest.raises(DamagedError, match="version"):
         decode(data)
+
+
+def forged(change):
+    """Return a segment whose directory was changed and whose checksums are right all the same."""
+    data = stored(built(*MIXED))
+    _, size, _ = segments._HEAD.unpack_from(data)
+    start = segments._HEAD_BYTES
+    directory = change(json.loads(data[start : start + size]))
+    if type(directory) is not bytes:
+        directory = json.dumps(directory).encode()
+    directory += b" " * (-(start + len(directory)) % 8)
+    head = segments._HEAD.pack(segments._MAGIC, len(directory), zlib.crc32(directory))
+    return head + directory + data[start + size :]
+
+
+def of_column(name, place, value):
+    def change(directory):
+        (column,) = [each for each in directory["columns"] if each[0] == name]
+        column[place] = value
+        return directory
+
+    return change
+
+
+def without(*names):
+    return lambda directory: (
+        directory | {"columns": [each for each in directory["columns"] if each[0] not in names]}
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda directory: [directory],
+        lambda directory: b" " + b"[" * 100_000,
+        lambda directory: b"\xff\xfe",
+        lambda directory: {},
+        lambda directory: directory | {"length": 2**62},
+        lambda directory: directory | {"length": -1},
+        lambda directory: directory | {"length": "4"},
+        lambda directory: directory | {"length": 5},
+        lambda directory: directory | {"length": 1},
+        lambda directory: directory | {"columns": [["a"]]},
+        lambda directory: directory | {"shapes": None},
+        without("#stamp"),
+        without("#key"),
+        without("exit_code"),  # as of an earlier state of this package
+        of_column("#created", 1, "x"),
+        of_column("#created", 1, ["d"]),
+        of_column("#created", 2, [-8, 2**70, 0]),
+        of_column("#created", 2, None),
+        of_column("#stamp", 3, [0, 8, 0]),
+    ],
+)
+def test_a_segment_of_wrong_parts_is_refused_though_its_checksums_are_right(change):
+    assert decode(forged(lambda directory: directory)).length == len(MIXED)
+    with pytest.raises(DamagedError):
+        decode(forged(change))
+
+
+@pytest.mark.parametrize("rows", [[-1, 0], [0, 4], [2**31 - 1], []])
+def test_a_column_of_rows_that_are_not_there_is_refused(rows):
+    segment = built(*MIXED)
+    values = array("d", range(len(rows)))
+    columns = {name: segment.column(name) for name in segment.names()}
+    columns["x"] = segments.Column(values, array("i", rows))
+    with pytest.raises(DamagedError):
+        decode(stored(Segment(len(segment), segment.shapes, columns)))
 
 
 @pytest.mark.parametrize(

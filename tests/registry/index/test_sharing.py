@@ -1,5 +1,9 @@
 import os
+import signal
+import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +64,49 @@ def test_a_helper_that_cannot_start_or_fails_has_no_answer(monkeypatch, tmp_path
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python-none"))
     with Helper("looks", "", "", "") as helper:
         assert helper.answer() == b""
+
+
+def test_a_path_that_is_no_text_among_those_of_modules_does_no_harm(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [Path("/none"), *sys.path, "/é\udcff"])
+    with Helper("looks", f"{tmp_path}/", "", "", "a") as helper:
+        assert helper.answer() == b"0"
+
+
+def test_a_fork_that_holds_the_pipe_open_does_not_hold_up_the_helper(monkeypatch, tmp_path):
+    forks = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            # As another thread might between the opening of the pipe and its closing.
+            holding = self.stdin.fileno()
+            forks.append(real(["sleep", "60"], pass_fds=[holding]))
+
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    try:
+        with Helper("looks", f"{tmp_path}/", "", "", "a") as helper:
+            assert helper.answer() == b"0"
+            assert forks[0].poll() is None
+    finally:
+        forks[0].kill()
+        forks[0].wait()
+
+
+def test_a_helper_is_not_left_behind_when_its_start_is_interrupted(monkeypatch, tmp_path, until):
+    deaf = tmp_path / "python-deaf"
+    deaf.write_text("#!/bin/sh\nexec sleep 60\n")
+    deaf.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    helper = Helper("looks", *["x" * 1000] * 5000)  # more than the pipe takes
+
+    def interrupt():
+        until(lambda: helper._process is not None)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), helper:
+        pass
+    thread.join()
+    assert helper._process.returncode == -signal.SIGKILL
