@@ -69,7 +69,10 @@ class ExperimentRegistry:
         self._copies = 0
         self._has_pulled = True  # when it was made: the first scan need not do it again
         roots = [self._to_root(_checked(each)) for each in (*first, *more_roots)]
-        self.roots = list(dict.fromkeys(roots))
+        first_of: dict[str, str] = {}
+        for each in roots:  # a link to a root is no second one
+            first_of.setdefault(os.path.realpath(each), each)
+        self.roots = list(first_of.values())
         self.problems: list[Unreadable] = []
         """Runs that could not be read when the runs were last listed, with the reason."""
 
@@ -313,6 +316,8 @@ class ExperimentRegistry:
         self, run: Key, metric: str | None = None, on: str = "last", **filters: Any
     ) -> "list[Neighbour]":
         """Return the runs that differ from one in exactly one param, the nearest first.
+
+        A ``seed`` does not count as a difference.
 
         Parameters
         ----------

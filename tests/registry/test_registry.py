@@ -345,3 +345,12 @@ def test_a_run_that_is_in_two_roots_counts_once_as_in_the_first(track, registry,
     assert both.to_frame()["metrics.loss"].tolist() == [1.0, 3.0]
     assert "several roots" not in capfd.readouterr().err
     assert ExperimentRegistry([backup, registry.roots[0]]).list_experiments().names == ["a", "c"]
+
+
+def test_a_link_to_a_root_is_no_second_one(track, registry, tmp_path):
+    track("a")
+    (tmp_path / "link").symlink_to(registry.roots[0])
+    (tmp_path / "other").mkdir()
+    both = ExperimentRegistry([registry.roots[0], tmp_path / "other", tmp_path / "link"])
+    assert both.roots == [*registry.roots, str(tmp_path / "other")]
+    assert both.list_experiments().names == ["a"]
