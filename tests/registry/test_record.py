@@ -29,7 +29,7 @@ def test_a_record_tells_who_the_run_is_and_how_it_ended(track):
     assert (record.name, record.project, record.key) == ("a", "digits", "digits/a")
     assert (record.id, record.path, record.folder.path) == (run.id, run.path, str(run.path))
     assert (record.status, record.status_note) == ("finished", "")
-    assert record.created_at < record.ended_at
+    assert record.created_at <= record.ended_at  # to the millisecond
     assert record.duration_s >= 0
     assert record.params == {"lr": 0.1, "model": {"depth": 2}}
     assert record.tags == {"sweep": "x"}
