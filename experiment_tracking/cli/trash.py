@@ -26,7 +26,7 @@ from experiment_tracking.cli.screen import Screen, column_of, json_out, say
 from experiment_tracking.errors import ExperimentTrackingError, InvalidValueError
 
 if TYPE_CHECKING:
-    from experiment_tracking.registry.record import Unreadable
+    from experiment_tracking.registry.summary import Unreadable
     from experiment_tracking.upkeep.trash import Trashed
 
 _TRASHED_HELP = "project/name as it was, its name, or what `experiments restore` lists"

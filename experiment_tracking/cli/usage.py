@@ -25,8 +25,8 @@ from experiment_tracking.cli.trash import add_older_than, count, near_root, to_j
 from experiment_tracking.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from experiment_tracking.registry.record import Unreadable
     from experiment_tracking.registry.registry import ExperimentRegistry
+    from experiment_tracking.registry.summary import Unreadable
     from experiment_tracking.upkeep.gc import Plan, Verdict
     from experiment_tracking.upkeep.usage import Usage
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.registry.code_diff import CodeDiff, FileDiff, code_diff, has_code
-from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.record import RunRecord, flat, note
+from experiment_tracking.registry.summary import Unreadable
 from experiment_tracking.registry.wording import command_text, is_notebook, plural, visible
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from experiment_tracking.folder.documents import MAX_BYTES, read_document
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import FINAL
 from experiment_tracking.registry.index.index import cache_folder
-from experiment_tracking.registry.record import CLOSING_BYTES, FAR_MARK, Unreadable
+from experiment_tracking.registry.record import FAR_MARK
+from experiment_tracking.registry.summary import CLOSING_BYTES, Unreadable
 
 Progress = Callable[[int, int], None]
 """Called with how many files have come and how many there are to come."""

@@ -12,9 +12,12 @@ from experiment_tracking.folder.history import HistoryReader, Row
 from experiment_tracking.folder.values import from_stored, shown_name, stored_name
 from experiment_tracking.registry.columns import find_column, near
 from experiment_tracking.registry.mirrors import read_mirrors
-from experiment_tracking.registry.summary import CLOSING_BYTES as CLOSING_BYTES
-from experiment_tracking.registry.summary import RunSummary, digested_bytes, read_optional
-from experiment_tracking.registry.summary import Unreadable as Unreadable
+from experiment_tracking.registry.summary import (
+    RunSummary,
+    Unreadable,
+    digested_bytes,
+    read_optional,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.edit import Edit
     from experiment_tracking.registry.far import FarRoot
     from experiment_tracking.registry.importance import Importance, Neighbour
-    from experiment_tracking.registry.record import RunRecord, Unreadable
+    from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.runset import RunSet, Tags, Where
+    from experiment_tracking.registry.summary import Unreadable
 
 Path = str | os.PathLike[str]
 Key = Any
@@ -417,7 +418,7 @@ class ExperimentRegistry:
 
     def _pull(self) -> "list[Unreadable]":
         """Bring the copies of far roots up to date; one that does not answer is a problem."""
-        from experiment_tracking.registry.record import Unreadable
+        from experiment_tracking.registry.summary import Unreadable
 
         problems = []
         for far in self._far:

@@ -16,7 +16,8 @@ from experiment_tracking.folder.liveness import STATUSES
 from experiment_tracking.folder.values import to_plain, to_stored, to_tags
 from experiment_tracking.registry import columns
 from experiment_tracking.registry.columns import find_metric, identity
-from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.record import RunRecord, flat, note
+from experiment_tracking.registry.summary import Unreadable
 from experiment_tracking.registry.table import RunTable
 
 if TYPE_CHECKING:

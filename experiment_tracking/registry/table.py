@@ -9,7 +9,8 @@ from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder.values import from_stored
 from experiment_tracking.registry.index.segments import NEVER, NUMBERS, Builder, Segment, kind_of
 from experiment_tracking.registry.index.segments import RUN_COLUMNS as KEPT_COLUMNS
-from experiment_tracking.registry.record import RunRecord, Unreadable, flat, note
+from experiment_tracking.registry.record import RunRecord, flat, note
+from experiment_tracking.registry.summary import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

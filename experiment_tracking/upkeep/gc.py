@@ -8,7 +8,8 @@ from experiment_tracking.errors import DamagedError, ExperimentTrackingError, In
 from experiment_tracking.folder.liveness import FINAL, STATUSES, read_heartbeat
 from experiment_tracking.registry.columns import find_metric
 from experiment_tracking.registry.progress import Progress
-from experiment_tracking.registry.record import RunRecord, Unreadable
+from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.summary import Unreadable
 from experiment_tracking.upkeep.trash import Trashed, remove
 
 T = TypeVar("T")

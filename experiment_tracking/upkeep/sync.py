@@ -33,7 +33,7 @@ from experiment_tracking.registry.far import (
     sweep,
     telling,
 )
-from experiment_tracking.registry.record import CLOSING_BYTES, Unreadable
+from experiment_tracking.registry.summary import CLOSING_BYTES, Unreadable
 
 Root = str | os.PathLike[str]
 

@@ -34,7 +34,7 @@ from experiment_tracking.registry.moves import (
     to_folder,
 )
 from experiment_tracking.registry.progress import Progress
-from experiment_tracking.registry.record import Unreadable
+from experiment_tracking.registry.summary import Unreadable
 from experiment_tracking.upkeep.usage import usage
 
 WHERE = "where.json"

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.registry.moves import Run, to_folder
 from experiment_tracking.registry.progress import Progress
-from experiment_tracking.registry.record import Unreadable
+from experiment_tracking.registry.summary import Unreadable
 
 T = TypeVar("T")
 

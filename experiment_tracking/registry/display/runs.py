@@ -35,8 +35,9 @@ from experiment_tracking.registry.wording import local_time, plural, span_text
 
 if TYPE_CHECKING:
     from experiment_tracking.registry.compare import Comparison
-    from experiment_tracking.registry.record import RunRecord, Unreadable
+    from experiment_tracking.registry.record import RunRecord
     from experiment_tracking.registry.registry import ExperimentRegistry
+    from experiment_tracking.registry.summary import Unreadable
 
 _MAX_PARAMS = 8
 _MAX_METRICS = 6

@@ -15,7 +15,8 @@ from experiment_tracking.registry.index.index import Index
 from experiment_tracking.registry.index.looks import Facts, facts_of, stamp_of
 from experiment_tracking.registry.index.segments import Builder, Segment
 from experiment_tracking.registry.index.sharing import Helper, share_out
-from experiment_tracking.registry.record import RunRecord, Unreadable
+from experiment_tracking.registry.record import RunRecord
+from experiment_tracking.registry.summary import Unreadable
 from experiment_tracking.registry.table import RunTable, add_record
 
 Progress = Callable[[int, int], None]
