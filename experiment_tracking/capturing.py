@@ -13,8 +13,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiment_tracking import endings
-from experiment_tracking.files import RunFiles, sha256
+from experiment_tracking.files import RunFiles
 from experiment_tracking.folder.documents import Document
+from experiment_tracking.folder.hashing import sha256
 from experiment_tracking.folder.history import HistoryWriter
 from experiment_tracking.folder.layout import HANDOVER_VARIABLE, RunFolder
 from experiment_tracking.notices import notice

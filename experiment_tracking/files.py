@@ -2,19 +2,20 @@
 
 import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from experiment_tracking.errors import InvalidNameError
 from experiment_tracking.folder import amendments, io
 from experiment_tracking.folder.documents import Document, utc_now
+from experiment_tracking.folder.hashing import HashedBeside, Sha256, sha256
 from experiment_tracking.folder.layout import RunFolder
 
-_LITTLE_BYTES = 64 * 1024
-_BUILTIN = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+_PIECE_BYTES = 1 << 22
 
 
 class Owner(Protocol):
@@ -53,6 +54,10 @@ class RunFiles:
     def _path(self, name: str) -> str:
         return self._owner.folder.file(*name.split("/"))
 
+    def keeps_models(self) -> bool:
+        """Tell whether models are kept, before one is taken apart for nothing."""
+        return not self.detached
+
     def save(self, entry: dict[str, Any], data: bytes, *, durable: bool = False) -> bool:
         """Write one file of the run and list it; tell whether it is there.
 
@@ -84,6 +89,41 @@ class RunFiles:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             size, digest = _copy_hashed(source, path)
             self._list(entry | {"size_bytes": size, "sha256": digest})
+
+    def stream(self, entry: dict[str, Any], pieces: "Iterable[Buffer]") -> dict[str, Any] | None:
+        """Write one file as its pieces come, flushed and hashed, and list it.
+
+        Returns its ``size_bytes`` and ``sha256``, or None where the disk refused. No piece is
+        copied, and its hash is taken while the next one is written.
+        """
+        path = self._path(entry["path"])
+        known: dict[str, Any] | None = None
+        if self.detached:
+            return known
+        with self._writing():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            known = _stream(path, pieces)
+            self._list(entry | known)
+        return known
+
+    def written_by(
+        self, entry: dict[str, Any], suffix: str, write: Callable[[str], object]
+    ) -> dict[str, Any] | None:
+        """Have ``write`` make one file at the path it is given, then as :meth:`stream`.
+
+        For packages that write to nothing but a path, of which some look at its ``suffix``.
+        """
+        path = self._path(entry["path"])
+        known: dict[str, Any] | None = None
+        if self.detached:
+            return known
+        with self._writing():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with io.made_elsewhere(path, suffix) as temporary:
+                write(temporary)
+                known = _hash_file(temporary)
+            self._list(entry | known)
+        return known
 
     def remove(self, place: str, keep: set[str]) -> None:
         """Delete and unlist what stands in the folder ``place`` beside the names to keep."""
@@ -151,51 +191,31 @@ def _copy_hashed(source: str, target: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def _stream(path: str, pieces: "Iterable[Buffer]") -> dict[str, Any]:
+    digest, size = HashedBeside(), 0
+    try:
+        with io.replacing(path, durable=True) as fd:
+            for piece in pieces:
+                view = memoryview(piece)
+                for start in range(0, len(view), _PIECE_BYTES):
+                    part = view[start : start + _PIECE_BYTES]
+                    digest.update(part)
+                    io.write_all(fd, part)
+                size += len(view)
+    finally:
+        digest.close()
+    return {"size_bytes": size, "sha256": digest.hexdigest()}
+
+
+def _hash_file(path: str) -> dict[str, Any]:
+    digest, size = Sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_PIECE_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return {"size_bytes": size, "sha256": digest.hexdigest()}
+
+
 def _fsync_if_there(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # replaced by a later save
         io.fsync_file(path)
-
-
-def sha256(data: bytes) -> str:
-    """Return the SHA-256 of ``data`` in hexadecimal."""
-    return Sha256(data).hexdigest()
-
-
-class Sha256:
-    """A SHA-256 as the data comes, which loads OpenSSL only where there is much of it.
-
-    Loading it takes 3 ms, a third of the time in which Python starts. The interpreter's own
-    code is there at once, and a fifth as quick.
-    """
-
-    def __init__(self, data: bytes = b"") -> None:
-        self._waiting = bytearray()
-        self._hash: Any = None
-        self.update(data)
-
-    def update(self, data: bytes) -> None:
-        """Add data behind what there is."""
-        if self._hash is None:
-            self._waiting += data
-            if len(self._waiting) <= _LITTLE_BYTES:
-                return
-            import hashlib
-
-            self._hash, data = hashlib.sha256(), bytes(self._waiting)
-            self._waiting = bytearray()
-        self._hash.update(data)
-
-    def hexdigest(self, behind: bytes = b"") -> str:
-        """Return the hash of everything added, with ``behind`` behind it, in hexadecimal."""
-        whole = _quick_sha256(self._waiting) if self._hash is None else self._hash.copy()
-        whole.update(behind)
-        return str(whole.hexdigest())
-
-
-def _quick_sha256(data: bytearray) -> Any:
-    if "hashlib" not in sys.modules:
-        with contextlib.suppress(ImportError, AttributeError):  # left out of some builds
-            return import_module(_BUILTIN).sha256(data)
-    import hashlib
-
-    return hashlib.sha256(data)

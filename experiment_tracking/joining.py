@@ -36,8 +36,10 @@ class _NoFiles:
         """Keep nothing."""
         self._tell()
 
-    def remove(self, place: str, keep: set[str]) -> None:
-        """Remove nothing."""
+    def keeps_models(self) -> bool:
+        """Say so."""
+        self._tell()
+        return False
 
     def amend(self, kind: str, name: str, old: Any, new: Any) -> None:
         """Keep nothing."""

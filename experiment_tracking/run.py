@@ -17,9 +17,8 @@ from experiment_tracking.errors import (
     RunEndedError,
     WriteError,
 )
-from experiment_tracking.files import sha256
 from experiment_tracking.folder import layout, values
-from experiment_tracking.folder.documents import encode, utc_now
+from experiment_tracking.folder.documents import utc_now
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.joining import JoinedWriter, SilentWriter
 from experiment_tracking.logs import Logs, check_file_name, to_params, to_status, to_text
@@ -292,49 +291,27 @@ class Run(Logs):
         self._check_open()
         self._writer.change(self._writer.environment, lambda kept: kept.update(seeds=seeds))
 
-    def _log_model(
-        self,
-        model: Any,
-        name: str,
-        metadata: Mapping[str, Any] | None,
-        save_optimizer_state: bool,
-        step: int | None,
-    ) -> "Path":
-        from experiment_tracking.formats.trees import describe_tree, encode_tree
+    def _log_model(self, model: Any, name: str, registered_as: str | None, **asked: Any) -> "Path":
+        from experiment_tracking.formats.models.saved import SavedModel
+        from experiment_tracking.publishing import publish, to_request
 
         self._check_open()
-        if save_optimizer_state:
-            raise InvalidValueError(
-                "save_optimizer_state needs a framework's model, which this version does not "
-                "save. Pass one tree: {'model': ..., 'optimizer': ...}."
-            )
-        place = f"models/{check_file_name(name)}"
-        folder = self.path / place
-        blob, structure = encode_tree(model)
-        plain_metadata = to_params(metadata)
-        weights = f"weights-{_next_number(folder):06d}.safetensors"
-        entry = {"kind": "model", "name": name, "step": _optional_step(step)}
-        if not self._writer.files.save(entry | {"path": f"{place}/{weights}"}, blob, durable=True):
+        folder = self.path / "models" / check_file_name(name)
+        if asked["step"] is None:
+            asked["step"] = self.last_step
+        request = to_request(**asked)
+        if not self._writer.files.keeps_models() or isinstance(self._writer, JoinedWriter):
             return folder
-        document = {
-            "format": layout.FORMAT,
-            "name": name,
-            "kind": "tree",
-            "weights": weights,
-            "sha256": sha256(blob),
-            "step": entry["step"],
-            "metadata": plain_metadata,
-            **describe_tree(structure),
-            "structure": structure,
-        }
-        # model.json is the publication: readers go by what it names, so the older weights
-        # may only go once it is replaced.
-        published = entry | {"path": f"{place}/model.json"}
-        if not self._writer.files.save(published, encode(document)):
+        document = publish(self._writer, model, name, request)
+        if document is None:
             return folder
-        self._writer.files.remove(place, keep={weights, "model.json"})
-        known = {"name": name, "metadata": plain_metadata, "step": entry["step"]}
+        known = {"name": name, "metadata": document["metadata"], "step": document["step"]}
         self._writer.to_backends("log_model", SavedModel(folder), folder, **known)
+        if registered_as is not None:
+            from experiment_tracking.models.registry import ModelRegistry
+
+            registry = ModelRegistry(self._writer.folder.root)
+            registry.register(self, name, name=registered_as, aliases=request.aliases)
         return folder
 
     # ------------------------------------------------------------------ its end
@@ -379,20 +356,6 @@ class Run(Logs):
         self._writer = JoinedWriter(parent.folder, f"p{os.getpid()}", documents)
         self._append = self._writer.append
         endings.opened(self._writer, self)
-
-
-class SavedModel:
-    """A handle on the saved files of a model, as backends get it."""
-
-    def __init__(self, path: "Path") -> None:
-        self.path = path
-        """Folder with ``model.json``."""
-
-    def load(self) -> Any:
-        """Read the weights back as the tree they were, arrays as numpy."""
-        from experiment_tracking.formats.saved import load_tree
-
-        return load_tree(self.path)
 
 
 def open_run(
@@ -513,11 +476,6 @@ def _file_name(name: str, suffix: str, step: int | None) -> str:
 
 def _optional_step(step: Any) -> int | None:
     return None if step is None else values.to_step(step)
-
-
-def _next_number(folder: "Path") -> int:
-    taken = [file.stem.rpartition("-")[2] for file in folder.glob("weights-*.safetensors")]
-    return max((int(number) for number in taken if number.isdigit()), default=0) + 1
 
 
 def _readable(path: str | os.PathLike[str]) -> str:

@@ -21,11 +21,12 @@ from experiment_tracking.backends.following import BackendFollower, Duty, Follow
 from experiment_tracking.capturing import RunCapture, RunConsole, SystemSamples
 from experiment_tracking.endings import Ending
 from experiment_tracking.errors import RunBusyError, WriteError
-from experiment_tracking.files import RunFiles, Sha256
+from experiment_tracking.files import RunFiles
 from experiment_tracking.folder import io, layout
 from experiment_tracking.folder.amendments import Corrections
 from experiment_tracking.folder.digest import Digest
 from experiment_tracking.folder.documents import Document, read_document, utc_now
+from experiment_tracking.folder.hashing import Sha256
 from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import Heartbeat, Writer, read_heartbeat, status_of

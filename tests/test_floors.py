@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "experiment_tracking"
 
-USERS = ("models", "sweeps", "pipelines", "integrations", "importers")
+USERS = ("sweeps", "pipelines", "integrations", "importers")
 DIRECTLY_BELOW = {
     "errors": (),
     "notices": (),
@@ -25,7 +25,9 @@ DIRECTLY_BELOW = {
     "mirroring": ("settings", "backends"),
     "writing": ("capturing", "mirroring", "formats", "scientific"),
     "joining": ("writing",),
-    "run": ("joining", "logs", "handover"),
+    "publishing": ("writing", "logs"),
+    "models": ("registry", "backends"),
+    "run": ("joining", "logs", "handover", "publishing", "models"),
     "testing": ("backends",),
     "registry": ("folder", "formats", "scientific", "capture"),
     "upkeep": ("registry",),

@@ -86,6 +86,10 @@ class Tail:
         cut = data.rfind(b",\n")
         return data[:cut] if cut > 0 else self._read(start, 2 * max_bytes, end)
 
+    def rows_between(self, start: int, end: int) -> list[Row]:
+        """Return the rows between two offsets, each the end of a row."""
+        return _parse(self.writer.read(start, end - start))
+
     def rows_so_far(self) -> Iterator[Row]:
         """Iterate over all rows that have been read, again, a few in memory at a time.
 

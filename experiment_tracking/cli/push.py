@@ -582,6 +582,6 @@ def _state_of(record: "RunRecord", name: str) -> Mapping[str, Any]:
 def _new_mirror(folder: "RunFolder", target: "Target", orders: "Orders") -> "Mirror":
     from experiment_tracking.backends.mirror import Mirror
     from experiment_tracking.capture.redaction import redact_text
-    from experiment_tracking.run import SavedModel
+    from experiment_tracking.formats.models.saved import SavedModel
 
     return Mirror(folder, target, redact=redact_text, model_handle=SavedModel, orders=orders)

@@ -140,7 +140,7 @@ def read_range(fd: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: "Buffer") -> None:
     """Write all of ``data`` at the file's position; short writes are continued."""
     view = memoryview(data)
     while view:
@@ -177,6 +177,24 @@ def replacing(path: str, *, durable: bool = False) -> Iterator[int]:
         raise
     if durable:
         fsync_folder(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def made_elsewhere(path: str, suffix: str) -> Iterator[str]:
+    """Give a hidden path for somebody else to write; flushed, its file takes the place of ``path``.
+
+    The hidden name ends with ``suffix``, by which some packages know what to write.
+    """
+    temporary = _hidden_beside(path) + suffix
+    try:
+        yield temporary
+        fsync_file(temporary)
+        replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    fsync_folder(os.path.dirname(path))
 
 
 def _hidden_beside(path: str) -> str:

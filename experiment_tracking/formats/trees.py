@@ -1,16 +1,17 @@
-"""Weights without their framework: a tree of arrays to safetensors and JSON, and back.
+"""A tree of arrays to named tensors and plain JSON, and back.
 
-The arrays go to one safetensors blob under the paths at which they stand in the tree. The
-structure beside it is plain JSON, so nothing that is read can run code. A node of it is
+The tensors go to a safetensors file under the paths at which they stand in the tree. The structure
+beside it is plain JSON, so nothing that is read can run code. A node of it is
 
 - ``null``, a bool, a string or an integer of 64 bits: itself;
 - ``{"int": "0x…"}``, ``{"float": "0x1.8p+0"}``, ``{"complex": [re, im]}``: exact, in hexadecimal;
 - ``{"list": [node, …]}``, ``{"tuple": [node, …]}``, ``{"dict": [[key, node], …]}``, the last with
   ``"namedtuple": name`` beside it where it was one;
-- ``{"array": tensor, "dtype": …, "shape": […], "size_bytes": …}``.
+- ``{"array": tensor}``.
 
-Dtypes that not every safetensors reader knows (complex, times, text; bfloat16 and the smaller
-floats of ml_dtypes) are stored as unsigned integers of the same bytes; ``dtype`` says which.
+What the array was is said of each tensor: ``shape``, ``dtype`` as numpy or torch name it, and
+``library``. Dtypes that not every safetensors reader knows (complex, times, text; the smaller
+floats of ml_dtypes) are stored as the bytes they are; JAX's random keys as the integers they hold.
 """
 
 from __future__ import annotations
@@ -18,29 +19,81 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.errors import (
     DamagedError,
-    FormatError,
     InvalidTypeError,
     InvalidValueError,
     MissingPackageError,
 )
 from experiment_tracking.formats.arrays import is_tensor
+from experiment_tracking.formats.tensor_files import Part, Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
 MAX_DEPTH = 50
-_PLAIN_FLOATS = ("float16", "float32", "float64")
 _DAMAGE = (KeyError, AttributeError, TypeError, ValueError, OverflowError, RecursionError)
 _AS_BYTES = "fcmMSU"  # numpy's kinds: longer floats, complex, times, text
+_STORED = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32",
+    "int32": "I32", "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16",
+    "float32": "F32", "float64": "F64",
+}  # fmt: skip
+"""What safetensors calls the dtypes that all of its readers know."""
 
 
-def encode_tree(tree: Any) -> tuple[bytes, dict[str, Any]]:
-    """Turn a tree of arrays into a safetensors blob and a structure for JSON.
+class Flat(NamedTuple):
+    """A tree taken apart."""
+
+    tensors: dict[str, Leaf]
+    """Its arrays by name; one that stands in several places, such as tied weights, once."""
+    tree: Any
+    """The rest: a node."""
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Return what is to be kept of each tensor beside its bytes."""
+        return {name: leaf.known() for name, leaf in self.tensors.items()}
+
+
+class Leaf(NamedTuple):
+    """An array of a tree."""
+
+    array: Any
+    """The array, on the CPU as numpy's; one on a device as it is, until its turn to be written."""
+    dtype: str
+    shape: tuple[int, ...]
+    library: str
+    """``numpy``, ``torch`` or ``jax``."""
+    size_bytes: int
+
+    def known(self) -> dict[str, Any]:
+        """Return what is to be kept of it beside its bytes."""
+        return {"shape": list(self.shape), "dtype": self.dtype, "library": self.library}
+
+    def tensor(self) -> Tensor:
+        """Return it as it goes into a file."""
+        itemsize = self.size_bytes // prod(self.shape) if prod(self.shape) else 0
+        stored, shape = _STORED.get(self.dtype), self.shape
+        if self.dtype.startswith("key<"):
+            stored, shape = "U32", (*shape, itemsize // 4)
+        elif stored is None and itemsize > 1:
+            shape = (self.size_bytes,)
+        return Tensor(stored or "U8", shape, self._data)
+
+    def _data(self) -> memoryview:
+        import numpy as np
+
+        array = self.array
+        if not isinstance(array, np.ndarray):
+            array, _ = as_numpy(array)
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def flatten_tree(tree: Any) -> Flat:
+    """Take a tree of arrays apart; no array on the CPU is copied.
 
     Parameters
     ----------
@@ -49,15 +102,6 @@ def encode_tree(tree: Any) -> tuple[bytes, dict[str, Any]]:
         anything with ``__array__``), None, bools, integers, floats, complex numbers and strings. A
         torch ``state_dict()`` is one. Keys are strings, numbers, None or tuples of these.
 
-    Returns
-    -------
-    blob : bytes
-        The arrays, in native byte order; making it takes twice their memory for a moment. The same
-        tree gives the same bytes. An array that stands in several places, such as tied weights, is
-        stored once.
-    structure : dict
-        The rest of the tree.
-
     Raises
     ------
     InvalidTypeError
@@ -65,64 +109,43 @@ def encode_tree(tree: Any) -> tuple[bytes, dict[str, Any]]:
     InvalidValueError
         A tree that contains itself or is too deep; text that is not valid Unicode.
     """
-    from safetensors.numpy import save
-
     walk = _Walk()
     root = walk.node(tree, ())
-    return save(walk.tensors), {"format": FORMAT, "tree": root}
+    return Flat(walk.tensors, root)
 
 
-def decode_tree(blob: bytes, structure: Mapping[str, Any]) -> Any:
-    """Rebuild the tree that ``encode_tree`` took apart.
+def rebuild_tree(
+    parts: Mapping[str, Part], known: Mapping[str, Any], tree: Any, *, as_numpy: bool = False
+) -> Any:
+    """Rebuild the tree that :func:`flatten_tree` took apart.
 
-    Arrays come back as numpy arrays, bit for bit, a namedtuple as a dictionary, and an array that
-    stood in several places as one array.
-
-    Raises
-    ------
-    DamagedError
-        The blob or the structure is damaged, or they do not belong together.
-    FormatError
-        A later version wrote the structure.
-    MissingPackageError
-        The tree has bfloat16 or other dtypes of ml_dtypes, which is not installed.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    with _damage_named(SafetensorError):
-        root = _root(structure)
-        stored = load(blob)
-        arrays = {leaf["array"]: _restored(stored[leaf["array"]], leaf) for leaf in _leaves(root)}
-        return _value(root, arrays)
-
-
-def describe_tree(structure: Mapping[str, Any]) -> dict[str, Any]:
-    """List the arrays of a structure without reading them.
+    Parameters
+    ----------
+    parts
+        The tensors as a file has them.
+    known
+        What was kept of each tensor beside its bytes.
+    tree
+        The structure.
+    as_numpy
+        All arrays as numpy's; otherwise they come back as arrays of the library they were of.
 
     Returns
     -------
-    dict
-        ``tensors`` (name to ``shape`` and ``dtype``), ``parameter_count`` (their elements in all)
-        and ``size_bytes``; an array that stands in several places counts once.
+    The tree, bit for bit, but for a namedtuple, which comes as a dictionary. An array that stood
+    in several places is one array. Arrays of numpy and torch are views of the buffer behind
+    ``parts``.
 
     Raises
     ------
     DamagedError
-        The structure is damaged, or (FormatError) of a later version.
+        If tensors and structure are damaged, or do not belong together.
+    MissingPackageError
+        If the library of an array is not installed, or ml_dtypes for the smaller floats.
     """
-    from math import prod
-
     with _damage_named():
-        leaves = {leaf["array"]: leaf for leaf in _leaves(_root(structure))}
-        return {
-            "tensors": {
-                name: {"shape": leaf["shape"], "dtype": leaf["dtype"]}
-                for name, leaf in leaves.items()
-            },
-            "parameter_count": sum(prod(leaf["shape"]) for leaf in leaves.values()),
-            "size_bytes": sum(leaf["size_bytes"] for leaf in leaves.values()),
-        }
+        arrays = {name: _restored(parts[name], known[name], as_numpy) for name in _leaves(tree)}
+        return _value(tree, arrays)
 
 
 _Path = tuple[str, ...]
@@ -134,7 +157,7 @@ class _Walk:
     def __init__(self) -> None:
         # The name is taken because safetensors writes such a tensor and then cannot read the file.
         self._taken = {"__metadata__"}
-        self.tensors: dict[str, NDArray[Any]] = {}
+        self.tensors: dict[str, Leaf] = {}
         self._around: list[int] = []
         # Keeps each leaf alive: the address of a freed one could be given to the next.
         self._stored: dict[Hashable, tuple[Any, dict[str, Any]]] = {}
@@ -185,19 +208,9 @@ class _Walk:
         return self._stored[identity][1]
 
     def _store(self, value: Any, path: _Path) -> dict[str, Any]:
-        import numpy as np
-
-        array, dtype = as_numpy(value)
-        raw = _storable(array, path)
-        stored = np.ascontiguousarray(raw).reshape(raw.shape)  # it would make () to (1,)
         name = self._free_name("/".join(path) or "array")
-        self.tensors[name] = stored
-        return {
-            "array": name,
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "size_bytes": stored.nbytes,
-        }
+        self.tensors[name] = _leaf(value, path)
+        return {"array": name}
 
     def _free_name(self, wanted: str) -> str:
         """``{"a/b": x, "a": {"b": y}}`` has two arrays at one path."""
@@ -272,6 +285,44 @@ def _identified(value: Any) -> tuple[Any, Hashable]:
     return tensor, (address, *tensor.shape, *tensor.stride(), tensor.dtype, tensor.device)
 
 
+def _leaf(value: Any, path: _Path) -> Leaf:
+    library = _library(value)
+    if library == "jax" and str(value.dtype).startswith("key<"):
+        return _random_key(value)
+    if library != "numpy" and _is_on_device(value):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return Leaf(value, dtype, tuple(value.shape), library, int(value.nbytes))
+    array, dtype = as_numpy(value)
+    _check_storable(array, path)
+    return Leaf(array, dtype, array.shape, library, array.nbytes)
+
+
+def _library(value: Any) -> str:
+    if is_tensor(value):
+        return "torch"
+    return "jax" if _is_jax(value) else "numpy"
+
+
+def _is_jax(value: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.Array)
+
+
+def _is_on_device(value: Any) -> bool:
+    if is_tensor(value):
+        # One without data, or not dense: the error comes now and not when it is written.
+        ready = value.device.type != "meta" and str(value.layout) == "torch.strided"
+        return ready and value.device.type != "cpu"
+    return any(device.platform != "cpu" for device in value.devices())
+
+
+def _random_key(key: Any) -> Leaf:
+    jax = sys.modules["jax"]
+    data = jax.random.key_data(key)
+    dtype = f"key<{jax.random.key_impl(key)}>"
+    return Leaf(data, dtype, tuple(key.shape), "jax", int(data.nbytes))
+
+
 def as_numpy(value: Any) -> tuple[NDArray[Any], str]:
     """Return an array of any framework as numpy's, on the CPU, and the name of its dtype.
 
@@ -296,56 +347,95 @@ def _from_tensor(tensor: Any) -> tuple[NDArray[Any], str]:
     return tensor.numpy(), name
 
 
-def _storable(array: NDArray[Any], path: _Path) -> NDArray[Any]:
-    import numpy as np
-
+def _check_storable(array: NDArray[Any], path: _Path) -> None:
     dtype = array.dtype
-    if dtype.type.__module__ == "ml_dtypes":
-        return array.view(f"u{dtype.itemsize}")
-    if dtype.kind in "biu" or dtype.name in _PLAIN_FLOATS:
-        return array
-    if dtype.kind in _AS_BYTES:
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    raise InvalidTypeError(
-        f"{_place(path)}: an array of dtype {dtype}. Allowed are arrays of numbers, bools, times "
-        f"and text; convert it, for example with array.astype(float)."
-    )
-
-
-def _root(structure: Mapping[str, Any]) -> Any:
-    found = structure["format"]
-    if found != FORMAT:
-        raise FormatError(
-            f"Model structure has format {found!r}, this version reads {FORMAT}. "
-            f"Upgrade experiment_tracking."
+    if dtype.kind not in "biu" + _AS_BYTES and dtype.type.__module__ != "ml_dtypes":
+        raise InvalidTypeError(
+            f"{_place(path)}: an array of dtype {dtype}. Allowed are arrays of numbers, bools, "
+            f"times and text; convert it, for example with array.astype(float)."
         )
-    return structure["tree"]
 
 
 @contextmanager
-def _damage_named(*also: type[Exception]) -> Iterator[None]:
+def _damage_named() -> Iterator[None]:
     try:
         yield
-    except DamagedError:
+    except (DamagedError, InvalidValueError):
         raise
-    except _DAMAGE + also as error:
+    except _DAMAGE as error:
         raise DamagedError(
             f"Model: its tensors and structure cannot be read ({type(error).__name__}: {error}). "
-            f"Restore both files from the same save."
+            f"Restore all of its files from the same save."
         ) from error
 
 
-def _leaves(node: Any) -> Iterator[dict[str, Any]]:
+def _leaves(node: Any) -> set[str]:
+    """Return the names of the tensors in a structure."""
     if isinstance(node, dict) and "array" in node:
-        yield node
-    elif isinstance(node, dict | list):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _leaves(child)
+        return {node["array"]}
+    if isinstance(node, dict | list):
+        children = node.values() if isinstance(node, dict) else node
+        return set().union(*map(_leaves, children))
+    return set()
 
 
-def _restored(stored: NDArray[Any], leaf: dict[str, Any]) -> NDArray[Any]:
-    array: NDArray[Any] = stored.reshape(-1).view(_dtype(leaf["dtype"])).reshape(leaf["shape"])
+def _restored(part: Part, known: Mapping[str, Any], plain: bool) -> Any:
+    import numpy as np
+
+    dtype, shape, library = known["dtype"], known["shape"], known.get("library", "numpy")
+    data = np.frombuffer(part.data, np.uint8)
+    if dtype.startswith("key<"):
+        numbers = data.view(np.uint32).reshape(*shape, -1)
+        return numbers if plain else _as_random_key(numbers, dtype)
+    if plain or library not in ("torch", "jax"):
+        return data.view(_dtype(dtype)).reshape(shape)
+    with _library_needed(library):
+        return _RESTORE[library](data, dtype, shape)
+
+
+@contextmanager
+def _library_needed(library: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        feature = f"A model of {library} arrays (as_numpy=True gives numpy's)"
+        install = f"'experiment_tracking[{library}]'"
+        raise MissingPackageError(feature, library, install) from error
+
+
+def _as_torch(data: NDArray[Any], dtype: str, shape: list[int]) -> Any:
+    import torch
+
+    kind = getattr(torch, dtype)
+    if not isinstance(kind, torch.dtype):
+        raise TypeError(f"{dtype} is no dtype of torch")
+    # An empty row has no memory that another dtype could look at.
+    flat = torch.from_numpy(data).view(kind) if data.size else torch.empty(0, dtype=kind)
+    return flat.reshape(shape)
+
+
+def _as_jax(data: NDArray[Any], dtype: str, shape: list[int]) -> Any:
+    import jax.numpy as jnp
+
+    array = jnp.asarray(data.view(_dtype(dtype)).reshape(shape))
+    if array.dtype.name != dtype:
+        raise InvalidValueError(
+            f"A model has {dtype} arrays, which this process's JAX makes {array.dtype}. Call "
+            'jax.config.update("jax_enable_x64", True) first, or load it with as_numpy=True.'
+        )
     return array
+
+
+_RESTORE = {"torch": _as_torch, "jax": _as_jax}
+
+
+def _as_random_key(numbers: Any, dtype: str) -> Any:
+    with _library_needed("jax"):
+        import jax
+        import jax.numpy as jnp
+
+        numbers = jnp.asarray(numbers)
+        return jax.random.wrap_key_data(numbers, impl=dtype[len("key<") : -1])
 
 
 _SMALL_FLOATS_AND_INTS = ("bfloat16", "float8_", "float6_", "float4_", "int", "uint")

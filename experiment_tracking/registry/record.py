@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from experiment_tracking.formats.models.saved import SavedModel
     from experiment_tracking.scientific import ConfigView, ExperimentConfig
 
 FAR_MARK = f".far{os.sep}"
@@ -265,22 +266,58 @@ class RunRecord(RunSummary):
             return rows
         return corrections.fold_rows(rows, self.amendments, superseding=merged)
 
-    def load_model(self, name: str = "model") -> Any:
-        """Read weights kept by ``log_model`` back as the tree they were, arrays as numpy.
+    def load_model(
+        self,
+        name: str = "model",
+        into: Any = None,
+        *,
+        step: int | None = None,
+        as_numpy: bool = False,
+        allow_unsafe: bool = False,
+        trusted: Iterable[str] = (),
+        verify: bool = True,
+    ) -> Any:
+        """Read a model kept by ``log_model`` back: its state, or ``into`` filled with it.
+
+        ``run.load_model("best", into=Net())`` returns that module with the weights of the run.
+        See :meth:`SavedModel.load
+        <experiment_tracking.formats.models.saved.SavedModel.load>` for the other arguments; its
+        optimizer, program and example come by :meth:`saved_model`.
+
+        Parameters
+        ----------
+        name
+            As it was given to ``log_model``.
+        step
+            Which of the saves that are kept, by default the newest.
+
+        Raises
+        ------
+        NotFoundError
+            If the run has no model of that name, or no save of that step.
+        DamagedError
+            If a file is not as it was saved.
+        InvalidValueError
+            If it is a pickle and ``allow_unsafe`` is not given; if it does not fit ``into``.
+        """
+        return self.saved_model(name, step).load(
+            into, as_numpy=as_numpy, allow_unsafe=allow_unsafe, trusted=trusted, verify=verify
+        )
+
+    def saved_model(self, name: str = "model", step: int | None = None) -> "SavedModel":
+        """Return the handle on a saved model; nothing of it is read yet.
 
         Raises
         ------
         NotFoundError
             If the run has no model of that name.
-        DamagedError
-            If the files do not match the hash that was written with them.
         """
-        from experiment_tracking.formats.saved import load_tree
+        from experiment_tracking.formats.models.saved import SavedModel
 
         models = sorted({str(e.get("name")) for e in self.artifacts if e.get("kind") == "model"})
         if name not in models:
             raise NotFoundError(f"Run {self.key} has no model {name!r}. {near(name, models)}")
-        return load_tree(brought(os.path.join(self.folder.models, *name.split("/"))))
+        return SavedModel(brought(os.path.join(self.folder.models, *name.split("/"))), step)
 
     def fetch(self, name: str) -> "Path":
         """Return where a file or folder of the run is; of a run in an object store bring it first.

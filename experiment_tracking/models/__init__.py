@@ -1,0 +1,1 @@
+"""Registered models: versions with stages, aliases and an audit trail, as folders."""
