@@ -3,6 +3,7 @@
 import fnmatch
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ from experiment_tracking.reproduce.equality import (
     close,
     distance,
     is_clock,
+    same_archive,
     same_arrays,
+    same_model,
     same_numbers,
     same_text,
 )
@@ -33,6 +36,7 @@ RESULTS = ("values", "files", "lines")
 
 _MAX_BYTES = 2**30
 _MOST_PACKAGES = 5
+_ARCHIVES = (".keras", ".npz", ".pt2", ".skops", ".zip")
 _TEXTS = (".csv", ".tsv", ".json", ".txt", ".md", ".log", ".yaml", ".yml")
 
 
@@ -295,19 +299,25 @@ class _Comparison:
         self.result.checked["files"] = len(names)
 
     def _same_file(self, name: str) -> bool:
-        """Tell whether two files of other bytes hold the same numbers, within the tolerance."""
-        if not self.tolerance or not name.endswith((".safetensors", *_TEXTS)):
+        """Tell whether two files of other bytes hold the same, numbers within the tolerance."""
+        ending = os.path.splitext(name)[1]
+        is_model = name.startswith("models/") and name.endswith("/model.json")
+        numbers = self.tolerance and ending in (".safetensors", *_TEXTS)
+        if not (is_model or ending in _ARCHIVES or numbers):
             return False
         try:
             a, b = (
                 io.read(place_below(run.folder.path, name), _MAX_BYTES)
                 for run in (self.original, self.rerun)
             )
-            if name.endswith(".safetensors"):
-                return same_arrays(a, b, self.tolerance)
         except (OSError, ExperimentTrackingError):  # Gone or damaged, which is not the same.
             return False
-        return same_text(a, b, self.tolerance)
+        if is_model:
+            return same_model(a, b, self.tolerance)
+        if ending in _ARCHIVES:
+            return same_archive(a, b)
+        same = same_arrays if ending == ".safetensors" else same_text
+        return same(a, b, self.tolerance)
 
     # ------------------------------------------------------------------ console
 

@@ -1,4 +1,7 @@
+import io
+import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ from experiment_tracking.reproduce.equality import (
     close,
     distance,
     is_clock,
+    same_archive,
     same_arrays,
+    same_model,
     same_text,
     take_apart,
 )
@@ -123,3 +128,33 @@ def test_weights_of_other_names_shapes_and_dtypes_are_not_the_same(other):
 
 def test_whole_numbers_in_weights_have_no_tolerance():
     assert not same_arrays(arrays(n=np.array([100])), arrays(n=np.array([101])), 0.5)
+
+
+def test_floats_that_numpy_does_not_know_are_compared_bit_by_bit():
+    one = b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}  '
+    files = [len(one).to_bytes(8, "little") + one + data for data in (b"\x80\x3f", b"\x81\x3f")]
+    assert same_arrays(files[0], files[0], 0.5)
+    assert not same_arrays(*files, 0.5)
+
+
+def test_descriptions_of_a_model_are_compared_without_their_moment():
+    model = {"class": "Net", "saved_at": "2026", "files": {"weights": {"sha256": "1", "file": "w"}}}
+    later = model | {"saved_at": "2027", "files": {"weights": {"sha256": "2", "file": "w"}}}
+    one, other, third = (json.dumps(m).encode() for m in (model, later, later | {"class": "Old"}))
+    assert same_model(one, other, 0.0)
+    assert not same_model(one, third, 0.0)
+    assert not same_model(one, b"broken", 0.0)
+
+
+def zipped(text, moment):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("config.json", moment), text)
+    return file.getvalue()
+
+
+def test_archives_are_compared_by_their_members_and_not_by_when_they_were_made():
+    one = zipped("a", (2026, 1, 1, 0, 0, 0))
+    assert same_archive(one, zipped("a", (2027, 1, 1, 0, 0, 0)))
+    assert not same_archive(one, zipped("b", (2026, 1, 1, 0, 0, 0)))
+    assert not same_archive(one, b"broken")
