@@ -129,7 +129,7 @@ def test_imports_go_down_only():
         ("registry.record", "from experiment_tracking.run import Run"),
         ("registry.record", "from experiment_tracking.backends import interface"),
         ("writing", "from experiment_tracking.run import Run"),
-        ("run", "from experiment_tracking.registry.record import RunRecord"),
+        ("models.registry", "from experiment_tracking.run import Run"),
         ("models.registry", "from experiment_tracking.cli import main"),
         ("errors", "from experiment_tracking.notices import notice"),
     ],
