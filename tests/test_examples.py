@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from experiment_tracking import ExperimentRegistry
+from experiment_tracking import ExperimentRegistry, ModelRegistry
 from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.folder.check import check
 from experiment_tracking.folder.layout import ROOT_VARIABLE, is_root
@@ -168,6 +168,32 @@ def test_the_jax_loop_trains_and_keeps_its_tree_of_weights(tmp_path):
     assert run.status == "finished"
     assert list(run.history()["step"]) == [0, 1]
     assert [layer["w"].shape for layer in run.load_model()] == [(64, 128), (128, 64), (64, 10)]
+    assert check(root) == []
+
+
+@pytest.mark.parametrize(
+    ("framework", "packages"), [("torch", ["torch"]), ("nnx", ["flax", "optax", "flatbuffers"])]
+)
+def test_the_better_model_goes_to_production_through_the_gate(framework, packages, tmp_path):
+    for package in packages:
+        pytest.importorskip(package, reason=f"pip install {package}")
+    root = tmp_path / "runs"
+    printed = run_example(
+        "model_registry.py", tmp_path, "unused", "--framework", framework, "--root", str(root)
+    )
+    registry = ModelRegistry(root)
+    large = registry.get("models:/digits/Production")
+    assert (large.version, large.run, registry.get("digits/1").stage) == (
+        2,
+        "digits/large",
+        "Archived",
+    )
+    assert large.metrics["val/accuracy"] >= 0.95 > registry.get("digits/1").metrics["val/accuracy"]
+    assert "refused: digits/1 may not go to Production: it needs val/accuracy >= 0.95" in printed
+    assert "after the rollback: <ModelVersion digits/1 Production>" in printed
+    assert (
+        f"{large.uri} from digits/large: {large.metrics['val/accuracy']:.3f} are right" in printed
+    )
     assert check(root) == []
 
 

@@ -240,7 +240,7 @@ def purge(args: argparse.Namespace) -> int:
     size = sum(sizes)
     if args.dry_run:
         return _rehearse(args, chosen, sizes)
-    if chosen and not args.yes and not _confirmed(f"{count(chosen)}, {text.size(size)}"):
+    if chosen and not args.yes and not confirmed(f"{count(chosen)}, {text.size(size)}"):
         say("nothing was deleted.")
         return FAILED
     purged = trash.delete(root, chosen)
@@ -273,7 +273,7 @@ def count(runs: Sequence[Any]) -> str:
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
 
 
-def _confirmed(what: str) -> bool:
+def confirmed(what: str) -> bool:
     if not sys.stdin.isatty():
         raise InvalidValueError(f"This deletes {what}, for good. Nobody can be asked: say --yes.")
     print(f"Delete {what}, for good? [y/N] ", end="", file=sys.stderr, flush=True)

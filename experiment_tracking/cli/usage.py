@@ -98,7 +98,9 @@ def du(args: argparse.Namespace) -> int:
     registry = registry_of(args)
     check_project(registry, args.project)
     problems: list[Unreadable] = []
-    folders = [f for root in registry.roots for f in layout.iter_runs(root, args.project)]
+    folders: list[Any] = [f for r in registry.roots for f in layout.iter_runs(r, args.project)]
+    if not args.project:
+        folders += [path for root in registry.roots for path in layout.iter_models(root)]
     rows = _sorted(usage(folders, problems), args.sort)
     trash = None if args.project else _trash_bytes(registry)
     if args.json:
@@ -129,7 +131,7 @@ def _trash_bytes(registry: "ExperimentRegistry") -> int:
     from experiment_tracking.upkeep.usage import usage
 
     found = [each.path for root in registry.roots for each in trashed(root)]
-    return sum(row.size_bytes for row in usage(found))
+    return sum(row.freed_bytes for row in usage(found))
 
 
 def _totals(rows: "Sequence[Usage]") -> "Counter[str]":

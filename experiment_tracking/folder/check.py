@@ -7,14 +7,16 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from experiment_tracking.errors import DamagedError, FormatError
 from experiment_tracking.folder import amendments, io, layout
+from experiment_tracking.folder.check_models import check_registered, check_saved
+from experiment_tracking.folder.defects import Problem as Problem
+from experiment_tracking.folder.defects import hash_file, problem_of, read_or_tell
 from experiment_tracking.folder.digest import Digest
-from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.history import HistoryReader, HistoryWriter, Row, parse
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import DEAD_AFTER_S, FINAL, status_of
@@ -28,22 +30,8 @@ _MIRROR_KINDS: dict[str, tuple[type, str]] = {
 """What those parts of a mirror's document must be that a process goes by which goes on with it."""
 
 
-class Problem(NamedTuple):
-    """One defect."""
-
-    path: str
-    """The file."""
-    kind: str
-    """``unreadable``, ``damaged``, ``torn``, ``missing``, ``changed``, ``digest``, ``format``
-    or ``leftover``."""
-    message: str
-    """What was found and what it costs."""
-    fixed: str | None = None
-    """What a repair did about it."""
-
-
 def check(root: str | os.PathLike[str], *, fix: bool = False) -> list[Problem]:
-    """Check a run, or every run of a root or project.
+    """Check a run, or every run of a root or project; of a root its registered models too.
 
     Of a run that is being written only the documents are checked: the rest is on its way.
 
@@ -66,8 +54,9 @@ def check(root: str | os.PathLike[str], *, fix: bool = False) -> list[Problem]:
     RootNotFoundError
         If there is no such folder.
     """
-    folders = _runs_in(layout.existing_root(root))
-    return [problem for folder in folders for problem in _check_run(folder, fix)]
+    path = layout.existing_root(root)
+    of_runs = [problem for folder in _runs_in(path) for problem in _check_run(folder, fix)]
+    return [*of_runs, *check_registered(path)]
 
 
 def _runs_in(path: str) -> list[RunFolder]:
@@ -112,7 +101,7 @@ def _is_live(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
 
 
 def _check_opened(folder: RunFolder, fix: bool) -> Iterator[Problem]:
-    summary, problems = _read(folder.summary, "status, tags and notes")
+    summary, problems = read_or_tell(folder.summary, "status, tags and notes")
     problems += _check_kinds(folder, summary)
     yield from problems
     if any(problem.kind == "format" for problem in problems):
@@ -120,9 +109,9 @@ def _check_opened(folder: RunFolder, fix: bool) -> Iterator[Problem]:
     readable = {} if problems else summary
     live = _is_live(folder, readable)
     if os.path.lexists(folder.summary):
-        yield from _read(folder.params, "the params")[1]
+        yield from read_or_tell(folder.params, "the params")[1]
     if os.path.lexists(folder.environment):
-        yield from _read(folder.environment, "what it ran on")[1]
+        yield from read_or_tell(folder.environment, "what it ran on")[1]
     yield from _check_mirrors(folder)
     if not live:
         yield from _check_histories(folder, readable, fix)
@@ -131,22 +120,6 @@ def _check_opened(folder: RunFolder, fix: bool) -> Iterator[Problem]:
 
 
 # ---------------------------------------------------------------------- documents
-
-
-def _read(path: str, lost: str) -> tuple[dict[str, Any], list[Problem]]:
-    try:
-        return read_document(path), []
-    except FileNotFoundError:
-        return {}, [Problem(path, "missing", f"missing; {lost} of the run are lost")]
-    except (OSError, DamagedError) as error:
-        return {}, [_problem(path, error)]
-
-
-def _problem(path: str, error: Exception) -> Problem:
-    """Say of a file what an error says of it, without its path, which the problem has."""
-    if isinstance(error, OSError):
-        return Problem(path, "unreadable", f"cannot be read now: {error.strerror or error}")
-    return Problem(path, "damaged", str(error).removeprefix(f"{path} "))
 
 
 def _check_kinds(folder: RunFolder, summary: Mapping[str, Any]) -> list[Problem]:
@@ -173,7 +146,7 @@ def _check_mirrors(folder: RunFolder) -> Iterator[Problem]:
         for name in sorted(os.listdir(folder.backends)):
             if name.endswith(".json"):
                 path = os.path.join(folder.backends, name)
-                document, problems = _read(path, "how far that copy has come")
+                document, problems = read_or_tell(path, "how far that copy has come")
                 yield from problems or _wrong_kinds(path, document, _MIRROR_KINDS)
 
 
@@ -181,10 +154,10 @@ def _check_amendments(folder: RunFolder) -> Iterator[Problem]:
     try:
         paths = amendments.numbers(folder).values()
     except OSError as error:
-        yield _problem(folder.amendments, error)
+        yield problem_of(folder.amendments, error)
         return
     for path in paths:
-        document, problems = _read(path, "a correction")
+        document, problems = read_or_tell(path, "a correction")
         yield from problems or _check_amendment(path, document)
 
 
@@ -192,7 +165,7 @@ def _check_amendment(path: str, document: dict[str, Any]) -> Iterator[Problem]:
     try:
         amendments.checked(path, document)
     except DamagedError as error:
-        yield _problem(path, error)
+        yield problem_of(path, error)
 
 
 # ---------------------------------------------------------------------- histories
@@ -219,7 +192,7 @@ def _check_history(
         yield Problem(path, "missing", "there is no history; all rows are lost")
         return
     except (OSError, DamagedError) as error:
-        yield _problem(path, error)
+        yield problem_of(path, error)
         return
     rows, _, damaged, torn = parse(data)
     problem = _defect(path, data, len(rows), damaged, torn)
@@ -281,19 +254,22 @@ def _compare(
 
 
 def _check_files(folder: RunFolder) -> Iterator[Problem]:
-    listed, problems = _listed(folder)
-    yield from problems
-    for entry in listed:
-        yield from _check_file(folder, entry)
+    listed, unread = _listed(folder)
     # Without a list that can be read nobody can say which files are not on it.
-    known = None if problems else {str(entry.get("path")) for entry in listed}
-    yield from _check_leftovers(folder, known)
+    known = None if unread else {str(entry.get("path")) for entry in listed}
+    problems = [problem for entry in listed for problem in _check_file(folder, entry)]
+    problems += [*unread, *_check_leftovers(folder, known)]
+    yield from problems
+    told = {problem.path for problem in problems if problem.kind != "leftover"}
+    yield from (each for each in check_saved(folder, listed) if each.path not in told)
 
 
 def _listed(folder: RunFolder) -> tuple[list[dict[str, Any]], list[Problem]]:
     if not os.path.lexists(folder.artifact_list):
         return [], []
-    document, problems = _read(folder.artifact_list, "the names and hashes of the kept files")
+    document, problems = read_or_tell(
+        folder.artifact_list, "the names and hashes of the kept files"
+    )
     entries = document.get("artifacts", [])
     if not isinstance(entries, list) or any(type(entry) is not dict for entry in entries):
         problems += [Problem(folder.artifact_list, "damaged", "artifacts is no list of objects")]
@@ -308,29 +284,17 @@ def _check_file(folder: RunFolder, entry: dict[str, Any]) -> Iterator[Problem]:
         return
     path = folder.file(*name.split("/"))
     try:
-        size, digest = _hash_file(path)
+        size, digest = hash_file(path)
     except (FileNotFoundError, NotADirectoryError):
         yield Problem(path, "missing", "listed in artifacts.json, but the file is gone")
     except (OSError, DamagedError) as error:
-        yield _problem(path, error)
+        yield problem_of(path, error)
     except ValueError:  # A NUL or half a surrogate pair: no name of a file.
         yield Problem(folder.artifact_list, "damaged", f"names {name!r}, which is no path")
     else:
         if digest != entry.get("sha256"):
             message = f"{size:,} bytes that are not the {entry.get('size_bytes')} logged"
             yield Problem(path, "changed", message)
-
-
-def _hash_file(path: str) -> tuple[int, str]:
-    digest, offset = hashlib.sha256(), 0
-    fd = io.open_for_reading(path)
-    try:
-        while chunk := io.pread(fd, 1 << 20, offset):
-            digest.update(chunk)
-            offset += len(chunk)
-    finally:
-        io.close(fd)
-    return offset, digest.hexdigest()
 
 
 def _check_leftovers(folder: RunFolder, known: set[str] | None) -> Iterator[Problem]:

@@ -5,7 +5,9 @@ dealt with once, and a test can make any call fail.
 """
 
 import contextlib
+import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -98,6 +100,8 @@ def open_for_reading(path: str) -> int:
     except OSError as error:
         if os.path.islink(path):
             raise DamagedError(f"{path} is a link; a run holds regular files.") from error
+        if error.errno == errno.ENXIO:  # a socket, or a device that nothing is behind
+            raise DamagedError(f"{path} is not a regular file.") from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -204,6 +208,38 @@ def _hidden_beside(path: str) -> str:
     unique = f"{os.getpid()}.{os.urandom(4).hex()}"
     # A part of a long name: the whole and what is added could pass the 255 bytes of a name.
     return os.path.join(folder, f".{name[:50]}.{unique}.tmp")
+
+
+_HIDDEN = re.compile(r"\..*\.(\d+)\.[0-9a-f]{8}\.tmp")
+
+
+def writer_of(name: str) -> int | None:
+    """Return the pid of the process that wrote a hidden file; None for any other name.
+
+    >>> writer_of(".model.json.4711.00c0ffee.tmp"), writer_of(".git"), writer_of("model.json")
+    (4711, None, None)
+    """
+    found = _HIDDEN.match(name)
+    return int(found[1]) if found else None
+
+
+def make_folders(path: str) -> None:
+    """Make a folder and those above it where they are missing, each flushed to the disk.
+
+    Raises
+    ------
+    OSError
+        FileExistsError for one, where something else stands there.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    make_folders(above)
+    with contextlib.suppress(FileExistsError):
+        mkdir(path)
+    if not os.path.isdir(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    fsync_folder(above)
 
 
 def replace(source: str, target: str) -> None:

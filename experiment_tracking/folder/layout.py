@@ -24,6 +24,11 @@ SCRATCH_VARIABLE = "EXPERIMENT_TRACKING_SCRATCH_ROOT"
 """Where a rerun's further runs go, which nobody asked to have again."""
 README_MARK = "<!-- experiment_tracking root -->"
 
+MODELS = "_models"
+"""The folder of a root that holds its registered models."""
+MODEL_DOCUMENT = "model.json"
+"""What says of a saved model which files are its own; in a run and in the registry."""
+
 SUMMARY_KINDS: dict[str, tuple[type, str]] = {
     "metrics": (dict, "an object"), "tags": (dict, "an object"), "history": (dict, "an object"),
     "goals": (dict, "an object"), "attempts": (list, "a list"), "created_at": (str, "text"),
@@ -344,6 +349,12 @@ def iter_runs(root: str, project: str | None = None) -> Iterator[RunFolder]:
             folder = RunFolder(os.path.join(above, run))
             if folder.exists():
                 yield folder
+
+
+def iter_models(root: str) -> Iterator[str]:
+    """Yield the folders of the registered models in ``root``, in the order of their names."""
+    above = os.path.join(root, MODELS)
+    yield from (os.path.join(above, name) for name in _folders(above))
 
 
 def _folders(path: str) -> list[str]:

@@ -67,6 +67,7 @@ class Purged(NamedTuple):
 
     keys: list[str]
     size_bytes: int
+    """What that freed: weights that a registered version has too are still on the disk."""
     problems: list[Unreadable]
     """Runs that were not deleted, or not wholly, with the reason."""
 
@@ -263,7 +264,7 @@ def _delete(found: Trashed) -> int:
     os.rename(entry, hidden)
     (measured,) = usage([os.path.join(hidden, found.name)])
     shutil.rmtree(hidden)
-    return measured.size_bytes
+    return measured.freed_bytes
 
 
 def _sweep(trash: str) -> None:

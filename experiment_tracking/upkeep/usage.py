@@ -1,7 +1,9 @@
 """How many bytes runs take, and what for."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -17,20 +19,30 @@ KINDS = ("history", *_FOLDERS, "console", "other")
 """What the bytes of a run are counted as; ``other`` are its documents and whatever else."""
 
 
+_Inode = tuple[int, int]
+
+
 class Usage(NamedTuple):
-    """What one run takes on disk."""
+    """What one run takes on disk, or one registered model."""
 
     path: str
-    """Folder of the run."""
+    """Folder of the run or model."""
     size_bytes: int
     """Lengths of all files together (not blocks), a file with several names once."""
     files: int
     kinds: dict[str, int]
     """Bytes of each of :data:`KINDS` that it has, the largest first."""
+    shared_bytes: int = 0
+    """Of these, in files that have a name elsewhere too: a registered version keeps the weights."""
+
+    @property
+    def freed_bytes(self) -> int:
+        """What deleting it frees: its size without what is shared."""
+        return self.size_bytes - self.shared_bytes
 
     @property
     def key(self) -> str:
-        """``project/name``."""
+        """``project/name``; of a registered model ``_models/name``."""
         folder = RunFolder(self.path)
         return f"{folder.project}/{folder.name}"
 
@@ -41,17 +53,18 @@ def usage(runs: Iterable[Run], problems: list[Unreadable] | None = None) -> list
     Parameters
     ----------
     runs
-        Records or paths; damaged runs too.
+        Records or paths; damaged runs too, and registered models
+        (:func:`~experiment_tracking.folder.layout.iter_models`).
     problems
         Takes the folders that cannot be listed.
 
     Returns
     -------
     list of Usage
-        One per run. Links are not followed. A file that several runs share by hard links counts
-        for the first. Costs a stat per file.
+        One per run. Links are not followed. A file that several of them share by hard links counts
+        for the first; it is shared if not all of its names are among them. Costs a stat per file.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: dict[_Inode, _Linked] = {}
     kept: list[Unreadable] = [] if problems is None else problems
     paths = [to_folder(run).path for run in runs]
     measured = []
@@ -59,17 +72,35 @@ def usage(runs: Iterable[Run], problems: list[Unreadable] | None = None) -> list
         for path in paths:
             measured.append(_measure(path, seen, kept))
             progress(len(measured), len(paths))
-    return measured
+    shared: Counter[str] = Counter()
+    for linked in seen.values():
+        if linked.found < linked.names:
+            shared[linked.path] += linked.size_bytes
+    return [each._replace(shared_bytes=shared[each.path]) for each in measured]
 
 
-def _measure(path: str, seen: set[tuple[int, int]], problems: list[Unreadable]) -> Usage:
+@dataclass
+class _Linked:
+    """A file with several names, of which some may be elsewhere."""
+
+    path: str
+    """Of the first run that has it."""
+    size_bytes: int
+    names: int
+    found: int = 0
+
+
+def _measure(path: str, seen: dict[_Inode, _Linked], problems: list[Unreadable]) -> Usage:
     kinds: dict[str, int] = {}
     files = 0
     for inside, found in _files(path, problems):
         if found.st_nlink > 1:
-            if (found.st_dev, found.st_ino) in seen:
+            inode = found.st_dev, found.st_ino
+            is_new = inode not in seen
+            linked = seen.setdefault(inode, _Linked(path, found.st_size, found.st_nlink))
+            linked.found += 1
+            if not is_new:
                 continue
-            seen.add((found.st_dev, found.st_ino))
         kind = _kind(inside)
         kinds[kind] = kinds.get(kind, 0) + found.st_size
         files += 1
@@ -107,6 +138,8 @@ def _asked(path: str, ask: Callable[[], T], problems: list[Unreadable]) -> T | N
 def _kind(inside: str) -> str:
     top, below, _ = inside.partition("/")
     if below:
+        if top == "versions":  # of a registered model
+            return "models"
         return top if top in _FOLDERS else "other"
     if top.startswith("metrics_history"):
         return "history"

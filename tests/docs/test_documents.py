@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiment_tracking import ExperimentRegistry
+from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.cli import _parser
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ PAGES = sorted(
 )
 EXECUTED = [p for p in PAGES if p.parent.name != "benchmarks" and p.name != "CHANGELOG.md"]
 NOT_RUN = "<!-- not run -->"
+NEEDS = re.compile(r"<!-- needs (\w+) -->")
+"""Above a block that is run where that package is installed."""
 
 
 def name(page):
@@ -37,13 +40,18 @@ def fences(text):
     for number, line in enumerate(text.splitlines()):
         mark = re.match(r"\s*```(\w*)\s*$", line)
         if language is None and mark:
-            language, first, taken, skipped = mark[1], number + 1, [], above == NOT_RUN
+            language, first, taken, skipped = mark[1], number + 1, [], is_skipped(above)
         elif language is not None and mark:
             yield language, first, taken, skipped
             language = None
         elif language is not None:
             taken.append(line)
         above = line.strip() or above
+
+
+def is_skipped(above):
+    needed = NEEDS.fullmatch(above)
+    return above == NOT_RUN or bool(needed and not is_installed(needed[1]))
 
 
 def script_of(text):
@@ -166,6 +174,16 @@ x = 1
 raise ValueError
 ```
 
+<!-- needs no_such_package -->
+```python
+raise ValueError
+```
+
+<!-- needs pytest -->
+```python
+y = 2
+```
+
 ```console
 $ experiments ls --limit 3 | head   # a comment
 Not a command.
@@ -173,7 +191,7 @@ $ python -m experiment_tracking show latest > file
 ```
 
 ```python
-assert x == 1, "the blocks of a page go together"
+assert (x, y) == (1, 2), "the blocks of a page go together"
 ```
 """
 

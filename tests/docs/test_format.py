@@ -11,9 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
-from experiment_tracking import ExperimentTracker, handover
+from experiment_tracking import ExperimentTracker, ModelRegistry, handover
+from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.errors import InvalidNameError
 from experiment_tracking.folder import layout
 from experiment_tracking.folder.digest import GOALS
@@ -21,6 +23,8 @@ from experiment_tracking.folder.history import HistoryReader
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.liveness import status_of
 from experiment_tracking.folder.values import from_stored
+from experiment_tracking.formats.models.catalog import _FORMATS
+from experiment_tracking.models.state import _FOLDS
 from experiment_tracking.registry.edit import Edit
 from experiment_tracking.registry.record import RunRecord
 
@@ -107,6 +111,44 @@ open("experiments/p/mirrored/backends/all/its.own", "w").close()
 copy("killed", dies_in_call=5)
 """
 
+MODELS = """
+from importlib.util import find_spec
+import numpy as np
+from experiment_tracking import ExperimentTracker
+
+with ExperimentTracker("p", "models", use_tensorboard=False) as tracker:
+    tracker.log_metrics({"loss": 1.0})
+    column = [{"name": "x", "dtype": "float32", "shape": [-1, 3]}]
+    for epoch in range(2):
+        tracker.log_model(
+            {"w": np.ones(2), "odd": [2**70, 1j]}, "net/best", {"epoch": epoch},
+            aliases=["champion"], signature={"inputs": column, "outputs": column},
+        )
+    x, y = np.random.default_rng(0).random((20, 3), np.float32), np.arange(20) % 2
+    if find_spec("torch"):
+        import torch
+
+        net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        adam = torch.optim.Adam(net.parameters())
+        tracker.log_model(net, "net", optimizer=adam, input_example=x)
+    if find_spec("skops"):
+        from sklearn.ensemble import RandomForestClassifier
+
+        tracker.log_model(RandomForestClassifier(3).fit(x, y), "forest")
+    if find_spec("xgboost"):
+        import xgboost
+
+        tracker.log_model(xgboost.XGBClassifier(n_estimators=2).fit(x, y), "boosted")
+"""
+
+OF_PACKAGE = {
+    "torch": {"inference_time_ms", "inference_device", "files.*.batch", "files.*.layouts",
+              "files.*.layouts.*"},
+    "skops": {"types", "types[]"},
+    "xgboost": {"estimator", "settings", "settings.*"},
+}  # fmt: skip
+"""Lines of the table of ``model.json`` that only models of a package have."""
+
 
 class Field(NamedTuple):
     types: list[str]
@@ -137,7 +179,7 @@ def fields(title):
 TITLES = [
     "metrics_history.json", "summary.json", "params.json", "artifacts.json", "environment.json",
     "inputs.json", "system_metrics.json", "handover.json", "heartbeat.json", "amendments/",
-    "models/*/model.json", "backends/*.json",
+    "models/*/model.json", "backends/*.json", "events/", "version.json", "policy.json",
 ]  # fmt: skip
 
 
@@ -228,7 +270,7 @@ def crashed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(example, crashed, captured, offered, mirrored, tmp_path_factory):
+def runs(example, crashed, captured, offered, mirrored, kept, tmp_path_factory):
     """Folders of real runs with everything that a run can have."""
     resumed = tmp_path_factory.mktemp("resumed") / "experiments"
     shutil.copytree(crashed.parents[1], resumed)
@@ -236,8 +278,46 @@ def runs(example, crashed, captured, offered, mirrored, tmp_path_factory):
     join(resumed / "p" / "crashed")
     correct(resumed / "p" / "crashed")
     lost = script(tmp_path_factory.mktemp("lost"), LOSES_ROWS)
-    others = [captured, offered, mirrored]
+    others = [captured, offered, mirrored, kept]
     return [example, crashed, resumed / "p" / "crashed", lost / "p" / "lost", *others]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run with models of the frameworks that are installed."""
+    return script(tmp_path_factory.mktemp("kept"), MODELS) / "p" / "models"
+
+
+@pytest.fixture(scope="module")
+def registered(example, tmp_path_factory):
+    """Folder of a registered model to which everything has been done."""
+    root = tmp_path_factory.mktemp("registered") / "experiments"
+    shutil.copytree(example.parents[1], root)
+    registry = ModelRegistry(root)
+    run, name = root / "digits" / "baseline", "digits-net"
+    log_all_of_it(run)
+    for word in ("good", "better"):
+        registry.register(run, "model", name, aliases=word, description=word, tags=[word])
+    registry.set_policy(name, "Production", "val/acc >= 0.5", approvers=["ann", "bob"])
+    for number in (2, 3):
+        registry.approve(name, number, "Production", by="ann", reason="looked at it")
+        registry.transition(name, number, "Production", by="bob", reason="better")
+    registry.rollback(name)
+    registry.set_alias(name, "champion", 2)
+    registry.delete_alias(name, "champion")
+    registry.describe(name, "Digits, 8 by 8.")
+    registry.set_tags(name, {"task": "digits"})
+    registry.remove_tags(name, "task")
+    for do in (registry.delete, registry.restore, registry.delete, registry.purge):
+        do(name, 1)
+    return root / "_models" / name
+
+
+def log_all_of_it(run):
+    tracker = ExperimentTracker("digits", "baseline", root=run.parents[1], resume="must")
+    with tracker:
+        tracker.log_input(np.zeros(3), "zeros")
+        tracker.log_model({"w": np.ones(3)}, metadata={"again": True})
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +402,7 @@ def documents(run):
         name = file.relative_to(run).as_posix()
         if name.startswith("amendments/"):
             yield "amendments/", file
-        elif name.startswith("models/"):
+        elif file.name == "model.json":
             yield "models/*/model.json", file
         elif name.startswith("backends/"):
             yield "backends/*.json", file
@@ -330,9 +410,19 @@ def documents(run):
             yield name, file
 
 
+def documents_of_model(registered):
+    """Each file of a registered model but the weights, with the title of its table."""
+    titles = {"model.json": "models/*/model.json", "version.json": "version.json"}
+    for file in sorted(registered.rglob("*.json")):
+        yield "events/" if file.parent.name == "events" else titles.get(file.name, file.name), file
+
+
 def objects(run):
-    for title, file in documents(run):
+    of_model = run.parent.name == "_models"
+    for title, file in documents_of_model(run) if of_model else documents(run):
         yield title, json.loads(file.read_text(encoding="utf-8"))
+    if of_model:
+        return
     for file in run.glob("metrics_history*.json"):
         for row in HistoryReader(str(file)).rows():
             yield "metrics_history.json", row
@@ -343,19 +433,19 @@ def objects(run):
         yield "system_metrics.json", row
 
 
-def test_every_key_on_disk_is_in_the_tables_with_its_type(runs):
+def test_every_key_on_disk_is_in_the_tables_with_its_type(runs, registered):
     problems = [
         f"{run.name} {title}: {problem}"
-        for run in runs
+        for run in [*runs, registered]
         for title, value in objects(run)
         for problem in compare(TABLES[title], value)
     ]
     assert problems == []
 
 
-def test_every_line_of_the_tables_is_met_on_disk(runs):
+def test_every_line_of_the_tables_is_met_on_disk(runs, registered):
     seen = {title: set() for title in TABLES}
-    for run in runs:
+    for run in [*runs, registered]:
         for title, value in objects(run):
             list(compare(TABLES[title], value, seen=seen[title]))
     unseen = {title: TABLES[title].keys() - seen[title] for title in TABLES}
@@ -368,6 +458,8 @@ def test_every_line_of_the_tables_is_met_on_disk(runs):
         f"inputs[].{key}" for key in ("skipped", "note", "class", "length", "fingerprint")
     }
     unseen["system_metrics.json"] -= {"attempt"}
+    for package, keys in OF_PACKAGE.items():
+        unseen["models/*/model.json"] -= set() if is_installed(package) else keys
     assert {title: keys for title, keys in unseen.items() if keys} == {}
 
 
@@ -424,7 +516,7 @@ def test_the_files_named_in_the_page_are_those_that_exist(runs):
 
 VARYING = {
     "id", "created_at", "ended_at", "duration_s", "started_at", "host", "pid", "sha256", "at",
-    "logged_at", "time", "throughput",
+    "logged_at", "time", "throughput", "saved_at", "versions", "run_id",
 }  # fmt: skip
 
 
@@ -450,6 +542,33 @@ def test_the_contents_shown_are_the_real_ones(title, file, example):
     shown.get("history", {}).pop("bytes", None)
     real.get("history", {}).pop("bytes", None)
     assert without_varying(real) == without_varying(shown)
+
+
+def test_the_event_shown_is_the_real_one(example):
+    [file] = (example.parents[1] / "_models" / "digits-net" / "events").iterdir()
+    shown, real = json.loads(block("events/", "json")), json.loads(file.read_text())
+    assert without_varying(real | {"by": "ann"}) == without_varying(shown)
+
+
+def test_the_kinds_of_events_are_those_that_the_code_folds(registered):
+    rows = [row for row in cells("events/") if len(row) == 2]
+    shown = {kind for row in rows for kind in re.findall(r"`([^`]+)`", row[0])}
+    assert shown == {"policy set", *_FOLDS}
+    done = {json.loads(file.read_text())["kind"] for file in registered.glob("events/*.json")}
+    assert done == shown
+
+
+def test_the_frameworks_and_formats_of_models_are_those_of_the_catalog():
+    rows = [row for row in cells("models/*/model.json") if len(row) == 3][1:]
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])} == {*_FORMATS}
+
+
+def test_the_files_of_a_registered_model_are_those_named(registered):
+    paths = [re.findall(r"`([^`]+)`", row[0])[0] for row in cells("Registered models")[1:]]
+    patterns = [re.sub(r"<\w+>", "*", path) + "**/*" * path.endswith("/") for path in paths]
+    root = registered.parents[1]
+    named = {path for pattern in patterns for path in root.glob(pattern)}
+    assert {file for file in registered.rglob("*") if file.is_file()} <= named
 
 
 def test_the_artifact_shown_is_a_real_one(example):

@@ -5,7 +5,7 @@ import pytest
 
 from experiment_tracking.errors import InvalidValueError, MetricNotFoundError
 from experiment_tracking.upkeep.gc import gc
-from experiment_tracking.upkeep.trash import trashed
+from experiment_tracking.upkeep.trash import purge, trashed
 
 
 @pytest.fixture
@@ -168,3 +168,12 @@ def test_a_heartbeat_from_beyond_the_calendar_keeps_a_run(track, registry, edit)
     beat.write_text(json.dumps(json.loads(beat.read_text()) | {"time": 1e20, "pid_start": 1}))
     plan = gc(registry.list_experiments(), older_than_days=1)
     assert reasons(plan) == {"odd": "nobody knows when it ended"}
+
+
+def test_runs_may_go_of_which_versions_are_registered_and_those_stay(models, registry, root):
+    plan = gc(registry.list_experiments(), statuses=["finished"])
+    assert going(plan) == ["one"]
+    plan.apply()
+    purge(root)
+    assert [version.version for version in models.versions("net")] == [2, 1]
+    models.get("net/1").verify()

@@ -19,7 +19,8 @@ from experiment_tracking.registry.far import scratch
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.registry.registry import ExperimentRegistry
 from experiment_tracking.tracker import ExperimentTracker
-from experiment_tracking.upkeep.sync import _Folder, sync
+from experiment_tracking.upkeep.sides import Folder
+from experiment_tracking.upkeep.sync import sync
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[remote]'")
 
@@ -27,44 +28,6 @@ fsspec = pytest.importorskip("fsspec", reason="pip install 'experiment_tracking[
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("EXPERIMENT_TRACKING_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def target(tmp_path):
-    return tmp_path / "target"
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of an S3 service on loopback, and the settings that lead there."""
-    s3fs = pytest.importorskip("s3fs", reason="pip install 'experiment_tracking[remote]'")
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "ENDPOINT_URL": f"http://{host}:{port}", "DEFAULT_REGION": "us-east-1",
-        "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s",
-        "CONFIG_FILE": os.devnull, "SHARED_CREDENTIALS_FILE": os.devnull,
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        for name, value in settings.items():
-            patch.setenv(f"AWS_{name}", value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        name = f"b{uuid.uuid4().hex}"  # services of one process share their buckets
-        s3fs.S3FileSystem().mkdir(name)
-        yield f"s3://{name}"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture(params=["memory", "s3"])
-def url(request):
-    """An empty far root."""
-    above = "memory:/" if request.param == "memory" else request.getfixturevalue("bucket")
-    return f"{above}/{uuid.uuid4().hex}/team"
 
 
 def files_in(root):
@@ -429,7 +392,7 @@ def test_what_the_summary_says_is_in_the_history_beside_it(root, tracker, target
         run.log_metrics({"loss": 1.0}, step=step)
     sync(root, target)
     run.log_metrics({"loss": 1.0}, step=3000)
-    document = _Folder.document
+    document = Folder.document
 
     def once_it_has_ended(side, key, name):
         if run.status == "running":
@@ -438,7 +401,7 @@ def test_what_the_summary_says_is_in_the_history_beside_it(root, tracker, target
             run.end_run()
         return document(side, key, name)
 
-    monkeypatch.setattr(_Folder, "document", once_it_has_ended)
+    monkeypatch.setattr(Folder, "document", once_it_has_ended)
     sync(root, target)
     copied = RunRecord(target / "digits" / "live")
     assert copied.status == "finished"
@@ -480,7 +443,7 @@ def test_a_run_that_another_sync_brings_further_meanwhile_is_not_refused(
     sync(root, target)
     run.log_metrics({"loss": 1.0}, step=1)
     listed = []
-    look = _Folder.run
+    look = Folder.run
 
     def between_two_looks(side, key):
         listed.append(side.name)
@@ -489,7 +452,7 @@ def test_a_run_that_another_sync_brings_further_meanwhile_is_not_refused(
             sync(root, target)
         return look(side, key)
 
-    monkeypatch.setattr(_Folder, "run", between_two_looks)
+    monkeypatch.setattr(Folder, "run", between_two_looks)
     (done,) = sync(root, target)
     assert done.outcome == "updated"
     assert len(RunRecord(target / "digits" / "live").rows()) == 3

@@ -18,6 +18,7 @@ from experiment_tracking.errors import (
     WriteError,
 )
 from experiment_tracking.folder.check import check
+from experiment_tracking.registry import moves
 from experiment_tracking.registry.record import RunRecord
 from experiment_tracking.upkeep import trash
 from experiment_tracking.upkeep.usage import usage
@@ -154,6 +155,27 @@ def test_a_purge_deletes_all_or_the_old_or_those_named(track, root):
     assert trash.trashed(root) == []
     assert not any(path.is_file() for path in (root / "_trash").rglob("*"))
     assert trash.purge(root) == ([], 0, [])
+
+
+def test_a_version_outlives_its_run_and_purging_the_run_frees_only_what_was_its_own(models, root):
+    run = root / "digits" / "one"
+    [weights] = {file.stat().st_size for file in run.rglob("weights-*")}
+    size = usage([run])[0].size_bytes
+    trash.remove(run)
+    assert models.get("net/Production").metrics["val/accuracy"] == 0.9
+    assert trash.purge(root).size_bytes == size - 2 * weights
+    assert [models.load(f"net/{number}")["w"][0] for number in (1, 2)] == [1.0, 2.0]
+    models.transition("net", 2, "Production", reason="verified before")
+    assert check(root) == []
+
+
+def test_a_version_knows_its_run_that_was_renamed_or_moved_to_another_project(models, root):
+    run_id = models.get("net").run_id
+    moved = moves.move(moves.rename(root / "digits" / "one", "first"), "waves")
+    assert RunRecord(moved).id == run_id
+    assert models.load("net/1")["w"][0] == 1.0
+    models.get("net/2").verify()
+    assert check(root) == []
 
 
 def test_a_purge_follows_no_link_out_of_the_trash(track, root, tmp_path):

@@ -1,6 +1,7 @@
 import os
 import shutil
 
+from experiment_tracking.folder import layout
 from experiment_tracking.registry.registry import ExperimentRegistry
 from experiment_tracking.upkeep.usage import KINDS, usage
 
@@ -64,6 +65,21 @@ def test_a_file_with_several_names_counts_once(track, root):
     os.link(runs[0].path / "code" / "one", runs[1].path / "code" / "three")
     first, second = usage(run.path for run in runs)
     assert (first.size_bytes, second.size_bytes) == (alone[0] + 4000, alone[1])
+
+
+def test_weights_that_a_registered_version_has_too_count_once_and_are_not_freed(models, root):
+    run, net = root / "digits" / "one", root / "_models" / "net"
+    [weights] = {file.stat().st_size for file in net.rglob("weights-*")}
+    (alone,) = usage([run])
+    assert alone.shared_bytes == 2 * weights  # of the last save and of the one before it
+    assert alone.freed_bytes == alone.size_bytes - 2 * weights
+    with_run, model = usage([run, *layout.iter_models(str(root))])
+    assert (with_run.size_bytes, with_run.shared_bytes) == (alone.size_bytes, 0)
+    assert model.key == "_models/net"
+    assert model.size_bytes == sum(f.stat().st_size for f in net.rglob("*.json"))
+    (measured,) = usage(layout.iter_models(str(root)))
+    documents = sum(file.stat().st_size for file in (net / "versions").rglob("*.json"))
+    assert measured.kinds["models"] == 2 * weights + documents
 
 
 def test_a_damaged_run_is_measured_and_a_missing_one_takes_nothing(track, damage, root):
