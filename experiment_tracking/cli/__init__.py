@@ -22,6 +22,7 @@ from experiment_tracking.cli import (
     importance,
     importing,
     ls,
+    models,
     moving,
     plot,
     push,
@@ -48,7 +49,7 @@ _GROUPS = (
     ls, show, history, watch, compare, diff, best, aggregate, importance, plot, find_equal,
     sql,  # look
     run, rerun, shell,  # make
-    edit, moving, trash, usage,  # keep in order
+    edit, moving, trash, usage, models,  # keep in order
     export, sync, push, importing,  # to and from elsewhere
     tensorboard, check, completion,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from experiment_tracking.cli.command import DONE, new_command
 from experiment_tracking.errors import ExperimentTrackingError
 
 if TYPE_CHECKING:
+    from experiment_tracking.models.registered import RegisteredModel
     from experiment_tracking.registry.runset import RunSet
 
 ASKED = "_ARGCOMPLETE"
@@ -131,6 +132,37 @@ def _params(args: argparse.Namespace) -> list[str]:
     return list(flat(find_run(args, args.run).params))
 
 
+def _artifacts(args: argparse.Namespace) -> list[str]:
+    """Names of the models in the run that is named already."""
+    from experiment_tracking.cli.command import find_run
+
+    entries = find_run(args, args.run).artifacts
+    return sorted({str(entry.get("name")) for entry in entries if entry.get("kind") == "model"})
+
+
+def _models(args: argparse.Namespace) -> "list[RegisteredModel]":
+    from experiment_tracking.models.registry import ModelRegistry
+
+    return [model for root in args.roots or [None] for model in ModelRegistry(root).list()]
+
+
+def _references(args: argparse.Namespace) -> list[str]:
+    """Names of registered models, of their versions, and what else these are called."""
+    found = []
+    for model in _models(args):
+        stages = {version.stage for version in model.versions} - {"None"}
+        found += [model.name, *(version.key for version in model.versions)]
+        found += [f"{model.name}/{stage}" for stage in sorted(stages)]
+        found += [f"{model.name}@{alias}" for alias in model.aliases]
+    return found
+
+
+def _stages(_: argparse.Namespace) -> list[str]:
+    from experiment_tracking.models.stages import STAGES
+
+    return [stage.lower() for stage in STAGES]
+
+
 def _last_of(complete: Callable[[argparse.Namespace], list[str]]) -> Completer:
     """Complete the last of names divided by commas."""
     inner = _unless_none(complete)
@@ -151,6 +183,10 @@ def _statuses(_: argparse.Namespace) -> list[str]:
 _COMPLETERS = {
     **dict.fromkeys(("RUN", "A", "B"), _unless_none(_runs)),
     **dict.fromkeys(("PROJECT", "P"), _unless_none(_projects)),
+    "MODEL": _unless_none(lambda args: [model.name for model in _models(args)]),
+    "REF": _unless_none(_references),
+    "STAGE": _unless_none(_stages),
+    "ARTIFACT": _unless_none(_artifacts),
     "METRIC": _unless_none(_metrics),
     "PARAM": _last_of(_params),
     "NAME=VALUE": _unless_none(lambda args: [f"{name}=" for name in _params(args)]),

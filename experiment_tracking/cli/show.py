@@ -18,7 +18,8 @@ from experiment_tracking.cli.command import (
     run_to_json,
 )
 from experiment_tracking.cli.edit import in_words
-from experiment_tracking.cli.screen import INDENT, Cell, Screen, column_of, json_out, say
+from experiment_tracking.cli.screen import INDENT, Cell, Column, Screen, column_of, json_out, say
+from experiment_tracking.errors import DamagedError
 
 if TYPE_CHECKING:
     from experiment_tracking.folder.amendments import Amendment
@@ -79,6 +80,7 @@ def _as_json(record: "RunRecord") -> dict[str, Any]:
         "throughput": record.summary.get("throughput"),
         "inputs": record.inputs,
         "artifacts": record.artifacts,
+        "models": [_model_to_json(record, *each) for each in _models(record).items()],
         "mirrors": {name: _mirror(kept) for name, kept in record.mirrors.items()},
         "patch_bytes": _size_of(record.folder.patch),
         "console_bytes": _size_of(record.folder.console),
@@ -90,9 +92,7 @@ def _as_json(record: "RunRecord") -> dict[str, Any]:
 
 def _print(record: "RunRecord", screen: Screen) -> int:
     """Print section by section; one whose file is damaged does not hide the others."""
-    from experiment_tracking.errors import DamagedError
-
-    code = DONE
+    told: list[str] = []
     print_title(record, screen)
     for section in (
         _print_identity,
@@ -101,6 +101,7 @@ def _print(record: "RunRecord", screen: Screen) -> int:
         _print_inputs,
         _print_environment,
         _print_system_metrics,
+        _print_models,
         _print_artifacts,
         _print_mirrors,
         _print_corrections,
@@ -110,9 +111,10 @@ def _print(record: "RunRecord", screen: Screen) -> int:
         except BrokenPipeError:  # of stdout: nobody reads any more
             raise
         except (DamagedError, OSError) as error:
-            say(str(error))
-            code = FAILED
-    return code
+            if str(error) not in told:  # models and artifacts are of one file
+                say(str(error))
+            told.append(str(error))
+    return FAILED if told else DONE
 
 
 # ---------------------------------------------------------------------- who it is
@@ -355,16 +357,16 @@ def _last_sample(record: "RunRecord") -> Mapping[str, Any]:
 def _print_params(record: "RunRecord", screen: Screen) -> None:
     if record.params:
         screen.heading("params")
-        _print_tree(record.params, screen, INDENT)
+        print_tree(record.params, screen, INDENT)
 
 
-def _print_tree(params: Mapping[str, Any], screen: Screen, indent: str) -> None:
+def print_tree(params: Mapping[str, Any], screen: Screen, indent: str) -> None:
     """Print nested params as an indented tree, the values of one level below each other."""
     widths = [text.width_of(text.clean(k)) for k, v in params.items() if not _is_branch(v)]
     for name, value in params.items():
         if _is_branch(value):
             screen.line(Cell(indent + text.clean(name), "dim"))
-            _print_tree(value, screen, indent + INDENT)
+            print_tree(value, screen, indent + INDENT)
         else:
             label = text.pad(text.clean(name), max(widths))
             screen.pairs([(indent + label, Cell(str(value) or "''"))])
@@ -425,6 +427,81 @@ def _shape(entry: Mapping[str, Any]) -> str | None:
     if not isinstance(shape, list):
         return None
     return " ".join(["x".join(map(str, shape)) or "()", str(entry.get("dtype") or "")]).rstrip()
+
+
+_Saves = list[dict[str, Any]]
+
+
+def _models(record: "RunRecord") -> dict[str, _Saves | DamagedError | OSError]:
+    """Return by name which saves are kept of each model, or why that cannot be read."""
+    from experiment_tracking.formats.models.saved import DOCUMENT, saves_in
+
+    listed = (entry for entry in record.artifacts if entry.get("kind") == "model")
+    paths = {str(entry.get("path")): str(entry.get("name")) for entry in listed}
+    found: dict[str, _Saves | DamagedError | OSError] = {}
+    for path, name in paths.items():
+        # A foreign list must not lead out of the run.
+        if path == f"models/{name}/{DOCUMENT}" and not {"", ".", ".."} & set(name.split("/")):
+            try:
+                found[name] = saves_in(os.path.dirname(record.fetch(path)))
+            except (DamagedError, OSError) as error:
+                found[name] = error
+    return found
+
+
+def _model_to_json(
+    record: "RunRecord", name: str, found: _Saves | DamagedError | OSError
+) -> dict[str, Any]:
+    known = {"name": name, "path": os.path.join(record.folder.models, *name.split("/"))}
+    if not isinstance(found, list):
+        return {**known, "error": str(found)}
+    # What each file holds is long, and stands in model.json.
+    told = {key: value for key, value in found[0].items() if key not in ("format", "files")}
+    return {**told, **known, "saves": [each.get("step") for each in found]}
+
+
+def _print_models(record: "RunRecord", screen: Screen) -> None:
+    models = _models(record)
+    if readable := {name: each for name, each in models.items() if isinstance(each, list)}:
+        screen.heading("models")
+        _print_saves(readable, screen)
+        screen.pairs([(INDENT + "load", Cell(_load_line(record, next(iter(readable)))))])
+    if damaged := [str(each) for each in models.values() if not isinstance(each, list)]:
+        raise DamagedError("\n".join(damaged))
+
+
+def _print_saves(models: Mapping[str, _Saves], screen: Screen) -> None:
+    newest = [saves[0] for saves in models.values()]
+
+    def column(key: str, header: str, rank: int) -> Column:
+        values = [save.get(key) for save in newest]
+        return column_of(header, values, text.param_or_nothing, rank=rank)
+
+    columns = [
+        column_of("", list(models), text.clean),
+        column("framework", "framework", 1),
+        column_of("class", [_class(save) for save in newest], text.param_or_nothing, rank=4),
+        column("parameter_count", "parameters", 3),
+        column_of("size", [_byte_count(save) for save in newest], text.size, rank=2),
+        column("step", "step", 2),
+        column_of("saves", list(map(len, models.values())), str, rank=5),
+    ]
+    screen.table(columns, INDENT)
+
+
+def _class(save: Mapping[str, Any]) -> str | None:
+    """Return the name of the model's class; its module is long, and stands in model.json."""
+    name = save.get("class")
+    return name.rpartition(".")[2] if isinstance(name, str) else None
+
+
+def _load_line(record: "RunRecord", name: str) -> str:
+    from experiment_tracking.registry.far import url_of
+
+    path = record.folder.path
+    url = url_of(path)
+    run = f"ExperimentRegistry({url!r}).get({record.key!r})" if url else f"RunRecord({path!r})"
+    return f"{run}.load_model({name!r})"
 
 
 def _print_artifacts(record: "RunRecord", screen: Screen) -> None:

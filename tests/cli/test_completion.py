@@ -5,9 +5,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from experiment_tracking import ExperimentTracker
 from experiment_tracking.cli import main
+from experiment_tracking.models.registry import ModelRegistry
 
 
 def completions(root, line):
@@ -51,6 +54,29 @@ def completions(root, line):
     ],
 )
 def test_words_options_and_what_they_take_are_offered(root, line, offered):
+    assert completions(root, line) == offered
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("experiments models prom", ["promote"]),
+        ("experiments models log ", ["net"]),
+        ("experiments models show net", ["net", "net/2", "net/1", "net/Production", "net@best"]),
+        ("experiments models stage net/1 prod", ["production"]),
+        ("experiments models register digits/trained ", ["best", "last"]),
+        ("experiments models register digits/trained best --name ", ["net"]),
+    ],
+)
+def test_models_versions_and_stages_are_offered(root, line, offered):
+    tracker = ExperimentTracker("digits", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("trained") as run:
+        for name in ("best", "last"):
+            run.log_model([np.zeros(2)], name)
+    registry = ModelRegistry(root)
+    registry.register(run.path, "best", name="net")
+    registry.register(run.path, "last", name="net", aliases=["best"])
+    registry.transition("net", 1, "Production")
     assert completions(root, line) == offered
 
 

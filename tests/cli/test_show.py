@@ -374,3 +374,71 @@ def test_what_a_run_logged_again_itself_is_no_correction(experiments, root):
         run.log_params({"lr": 2})
     assert "\ncorrections\n" not in experiments("show", "again")[1]
     assert json.loads(experiments("show", "again", "--json")[1])["amendments"] == []
+
+
+# ---------------------------------------------------------------------- models
+
+
+@pytest.fixture
+def models(root):
+    """A run ``nets/run`` with the model ``best``, of which two saves are kept, and ``last``."""
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("run") as run:
+        for step in range(3):
+            run.log_metrics({"val/loss": 1 / (step + 1)}, step=step)
+            run.log_model({"w": np.ones((2, 5), np.float32)}, "best", keep=2, step=step)
+        run.log_model([np.zeros(3)], "last")
+    return run.path / "models"
+
+
+def test_models_are_shown_with_their_size_and_how_to_load_them(experiments, models):
+    code, out, err = experiments("show", "nets/run")
+    assert (code, err) == (0, "")
+    header, best, last, load = out.split("\nmodels\n")[1].splitlines()[:4]
+    assert header.split() == "framework class parameters size step saves".split()
+    assert best.split()[:4] == ["best", "arrays", "-", "10"]
+    assert best.split()[5:] == ["2", "2"]
+    assert last.split()[0] == "last"
+    loaded = eval(load.split(maxsplit=1)[1], {"RunRecord": RunRecord})
+    assert loaded["w"].tolist() == np.ones((2, 5)).tolist()
+
+
+def test_models_as_json_say_what_is_kept_of_them(experiments, models):
+    best, last = json.loads(experiments("show", "nets/run", "--json")[1])["models"]
+    assert (best["name"], best["framework"], best["parameter_count"]) == ("best", "arrays", 10)
+    assert (best["step"], best["saves"]) == (2, [2, 1])
+    assert best["metrics"]["val/loss"] == pytest.approx(1 / 3)
+    assert best["path"] == str(models / "best")
+    assert last["name"] == "last"
+    assert json.loads(experiments("show", "lr-0.1", "--json")[1])["models"] == []
+
+
+def test_a_damaged_model_does_not_hide_the_others(experiments, models):
+    (models / "best" / "model.json").write_text("{")
+    code, out, err = experiments("show", "nets/run")
+    assert code == 1
+    assert str(models / "best" / "model.json") in err
+    assert "load_model('last')" in out
+    assert "artifacts\n" in out
+    best, last = json.loads(experiments("show", "nets/run", "--json")[1])["models"]
+    assert "model.json" in best["error"]
+    assert "error" not in last
+
+
+def test_a_foreign_list_of_models_does_not_lead_out_of_the_run(experiments, models, root):
+    listed = models.parent / "artifacts.json"
+    listed.write_text(listed.read_text().replace("models/best/", "models/../models/best/"))
+    listed.write_text(listed.read_text().replace('"best"', '"../models/best"'))
+    (last,) = json.loads(experiments("show", "nets/run", "--json")[1])["models"]
+    assert last["name"] == "last"
+
+
+def test_nothing_a_model_says_reaches_the_terminal_as_a_control(in_terminal, models):
+    evil = "\x1b]0;title\x07\x9b31m\u202e"
+    path = models / "last" / "model.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"framework": evil, "class": evil}))
+    for words in (["show", "nets/run"], ["show", "nets/run", "--json"]):
+        _, shown = in_terminal(*words, columns=200)
+        assert SGR.sub("", shown).replace("\n", "").isprintable()
+        assert "x1b]0" in shown or "u001b]0" in shown
