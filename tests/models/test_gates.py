@@ -1,0 +1,200 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiment_tracking.errors import (
+    ApprovalError,
+    DamagedError,
+    InvalidTypeError,
+    InvalidValueError,
+)
+
+
+def kinds(registry):
+    return [event.kind for event in registry.history("digits")]
+
+
+def test_a_condition_that_holds_lets_a_version_through_and_the_trail_says_by_what(
+    registry, registered
+):
+    registered(0.95)
+    registry.set_policy("digits", "production", "val/accuracy >= 0.9")
+    assert registry.policy("digits") == {"Production": {"require": ["val/accuracy >= 0.9"]}}
+    assert registry.transition("digits", 1, "Production").stage == "Production"
+    assert registry.history("digits")[-1].known["met"] == ["val/accuracy >= 0.9"]
+
+
+def test_one_that_does_not_hold_is_told_with_what_was_found(registry, registered):
+    registered(0.85)
+    registry.set_policy("digits", "Production", ["val/accuracy >= 0.9", "params.lr < 1"])
+    with pytest.raises(
+        ApprovalError, match=r"needs val/accuracy >= 0\.9, found val/accuracy 0\.85"
+    ):
+        registry.transition("digits", 1, "Production")
+    with pytest.raises(PermissionError):
+        registry.transition("digits", 1, "Production")
+    assert registry.get("digits").stage == "None"
+    assert registry.transition("digits", 1, "Staging").stage == "Staging"
+    assert "rolled back" not in kinds(registry)
+
+
+def test_a_bare_metric_is_that_of_the_save_and_its_minimum_that_of_the_run(registry, train):
+    run = train(accuracies=(0.95, 0.5, 0.7))
+    registry.register(run, name="digits", step=0)
+    registry.set_policy("digits", "Staging", "val/accuracy > 0.9 and val/accuracy:min = 0.5")
+    assert registry.transition("digits", 1, "Staging").stage == "Staging"
+    registry.register(run, name="digits")
+    with pytest.raises(ApprovalError, match=r"val/accuracy 0\.7"):
+        registry.transition("digits", 2, "Staging")
+
+
+@pytest.mark.parametrize("condition", ["val/accurcy > 0.5", "metrics.val/accurcy > 0.5"])
+def test_a_metric_that_the_version_does_not_have_keeps_it_out(registry, registered, condition):
+    registered(0.9)
+    registry.set_policy("digits", "Production", condition)
+    with pytest.raises(ApprovalError, match="Near: val/accuracy"):
+        registry.transition("digits", 1, "Production")
+
+
+def test_nan_is_not_above_anything(registry, make):
+    with make("digits").start_run("r") as run:
+        run.log_model({"w": np.ones(2)}, "digits")
+        run.log_metrics({"val/accuracy": float("nan")})
+    registry.register(run, "digits")
+    registry.set_policy("digits", "Production", "val/accuracy > 0")
+    with pytest.raises(ApprovalError, match="val/accuracy nan"):
+        registry.transition("digits", 1, "Production")
+
+
+def test_a_version_without_metrics_passes_no_condition_on_them(registry, make):
+    with make("digits").start_run("r") as run:
+        run.log_model({"w": np.ones(2)}, "digits")
+    registry.register(run, "digits")
+    registry.set_policy("digits", "Production", "loss < 1")
+    with pytest.raises(ApprovalError, match="loss nothing"):
+        registry.transition("digits", 1, "Production")
+
+
+def test_approvals_count_once_a_person_and_only_those_listed(registry, registered):
+    registered(0.9)
+    registry.set_policy("digits", "Production", approvers=["ann", "bob", "eve"], approvals=2)
+    with pytest.raises(ApprovalError, match="2 approvals by ann or bob or eve, and has none"):
+        registry.transition("digits", 1, "Production", by="eve")
+    registry.approve("digits", 1, "Production", by="ann")
+    registry.approve("digits", 1, "production", by="ann")
+    with pytest.raises(InvalidValueError, match="'mallory' is no approver"):
+        registry.approve("digits", 1, "Production", by="mallory")
+    with pytest.raises(ApprovalError, match="experiments models approve digits/1 Production"):
+        registry.transition("digits", 1, "Production")
+    registry.approve("digits", 1, "Production", by="bob", reason="looks good")
+    assert registry.transition("digits", 1, "Production").approvals == {
+        "Production": ["ann", "bob"]
+    }
+    assert registry.history("digits")[-1].known["approved_by"] == ["ann", "bob"]
+    assert kinds(registry).count("approved") == 2
+
+
+def test_an_approval_is_of_one_version_for_one_stage(registry, registered):
+    registered(0.9, 0.8)
+    for stage in ("Staging", "Production"):
+        registry.set_policy("digits", stage, approvers="ann")
+    registry.approve("digits", 1, "Staging", by="ann")
+    for number, stage in ((1, "Production"), (2, "Staging")):
+        with pytest.raises(ApprovalError):
+            registry.transition("digits", number, stage)
+    assert registry.transition("digits", 1, "Staging").stage == "Staging"
+
+
+def test_somebody_who_approved_and_is_no_approver_any_more_does_not_count(registry, registered):
+    registered(0.9)
+    registry.set_policy("digits", "Production", approvers="ann")
+    registry.approve("digits", 1, "Production", by="ann")
+    registry.set_policy("digits", "Production", approvers="bob")
+    with pytest.raises(ApprovalError, match="by bob, and has none"):
+        registry.transition("digits", 1, "Production")
+
+
+def test_stages_without_a_gate_need_nothing_and_take_none(registry, registered):
+    registered(0.9)
+    for stage in ("None", "Archived", "x"):
+        with pytest.raises(InvalidValueError, match="Staging or Production"):
+            registry.set_policy("digits", stage, "val/accuracy > 1")
+        with pytest.raises(InvalidValueError, match="Staging or Production"):
+            registry.approve("digits", 1, stage)
+
+
+def test_an_empty_gate_takes_the_gate_away_and_the_trail_keeps_both(registry, registered):
+    registered(0.5)
+    registry.set_policy("digits", "Production", "val/accuracy > 0.9", by="ann")
+    registry.set_policy("digits", "Production", by="bob")
+    assert registry.policy("digits") == {}
+    assert registry.transition("digits", 1, "Production").stage == "Production"
+    said = [event for event in registry.history("digits") if event.kind == "policy set"]
+    assert [(event.by, event.known) for event in said] == [
+        ("ann", {"stage": "Production", "require": ["val/accuracy > 0.9"]}),
+        ("bob", {"stage": "Production"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"require": "val/accuracy >"}, InvalidValueError),
+        ({"require": [3]}, InvalidTypeError),
+        ({"approvers": ["ann"], "approvals": 2}, InvalidValueError),
+        ({"approvers": ["ann", "ann"], "approvals": 2}, InvalidValueError),
+        ({"approvers": ["ann"], "approvals": 0}, InvalidValueError),
+        ({"approvers": ["ann"], "approvals": True}, InvalidValueError),
+        ({"approvers": [" "]}, InvalidTypeError),
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused(registry, registered, given, error):
+    registered(0.9)
+    with pytest.raises(error):
+        registry.set_policy("digits", "Production", **given)
+    assert registry.policy("digits") == {}
+    assert kinds(registry) == ["registered"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"Prod": {}}',
+        '{"Production": {"requires": ["val/accuracy > 0.9"]}}',
+        '{"Production": ["val/accuracy > 0.9"]}',
+        '{"Production": {"require": "val/accuracy > 0.9"}}',
+        '{"Production": {"require": ["val/accuracy >"]}}',
+        '{"Production": {"approvals": 1}}',
+        '{"Archived": {"approvers": ["ann"]}}',
+    ],
+)
+def test_a_mistake_in_the_file_never_leaves_a_stage_open(registry, registered, text, damaged):
+    registered(0.9)
+    (registry.get("digits").path.parents[1] / "policy.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"policy\.json"):
+        registry.transition("digits", 1, "Production")
+    with pytest.raises(DamagedError, match=r"policy\.json"):
+        registry.policy("digits")
+    assert registry.get("digits").stage == "None"
+    assert registry.transition("digits", 1, "Archived").stage == "Archived"
+
+
+def test_a_file_written_by_hand_counts(registry, registered):
+    registered(0.9)
+    path = registry.get("digits").path.parents[1] / "policy.json"
+    path.write_text(json.dumps({"production": {"approvers": ["ann", "bob"]}}))
+    assert registry.policy("digits") == {
+        "Production": {"approvers": ["ann", "bob"], "approvals": 1}
+    }
+    registry.approve("digits", 1, "Production", by="bob")
+    assert registry.transition("digits", 1, "Production").stage == "Production"
+
+
+def test_a_version_whose_facts_were_changed_passes_no_gate(registry, registered, edit):
+    (version,) = registered(0.5)
+    registry.set_policy("digits", "Production", "val/accuracy > 0.9")
+    edit(version.path / "version.json", metrics={"val/accuracy": 0.99})
+    with pytest.raises(DamagedError, match=r"version\.json is not as it was registered"):
+        registry.transition("digits", 1, "Production")
