@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from experiment_tracking.errors import ExperimentTrackingError as ExperimentTrackingError
+    from experiment_tracking.models.registry import ModelRegistry as ModelRegistry
     from experiment_tracking.registry.compare import Comparison as Comparison
     from experiment_tracking.registry.diff import RunDiff as RunDiff
     from experiment_tracking.registry.record import RunRecord as RunRecord
@@ -32,6 +33,7 @@ _HOMES = {
     "ExperimentTracker": "tracker",
     "Run": "run",
     "ExperimentRegistry": "registry.registry",
+    "ModelRegistry": "models.registry",
     "RunSet": "registry.runset",
     "RunRecord": "registry.record",
     "Comparison": "registry.compare",

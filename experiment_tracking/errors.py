@@ -15,6 +15,7 @@ ExperimentTrackingError
 ├── BackendError (ValueError)           unknown backend, or a signature that cannot be called
 ├── BackendUnavailableError (ConnectionError)  a backend's service does not answer just now
 ├── BackendBusyError (RuntimeError)     another live process follows the run for that backend
+├── ApprovalError (PermissionError)      a model version lacks what a stage asks for
 ├── ReproductionError (RuntimeError)    what a run was made from cannot be had again here
 ├── MissingPackageError (ImportError)   a feature whose package is not installed
 └── WriteError (OSError)                the disk refused, with ``on_error="raise"``
@@ -89,6 +90,10 @@ class BackendUnavailableError(ExperimentTrackingError, ConnectionError):
 
 class BackendBusyError(ExperimentTrackingError, RuntimeError):
     """Another live process copies the run to that backend."""
+
+
+class ApprovalError(ExperimentTrackingError, PermissionError):
+    """A model version may not come to a stage: the message says what is missing."""
 
 
 class ReproductionError(ExperimentTrackingError, RuntimeError):

@@ -1,0 +1,219 @@
+"""What a version needs before it comes to a stage: conditions on its metrics, and approvals.
+
+``policy.json`` of a model says it, written by hand or by ``set_policy``::
+
+    {"Production": {"require": ["val/accuracy >= 0.9"], "approvers": ["alice"], "approvals": 1}}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from experiment_tracking.errors import (
+    ApprovalError,
+    DamagedError,
+    InvalidTypeError,
+    InvalidValueError,
+    MetricNotFoundError,
+)
+from experiment_tracking.folder import io
+from experiment_tracking.folder.documents import encode, read_document
+from experiment_tracking.folder.values import from_stored
+from experiment_tracking.models.stages import to_guarded
+from experiment_tracking.models.version import ModelVersion
+from experiment_tracking.registry.columns import near, values
+from experiment_tracking.registry.filters.filter import Filter, parse
+from experiment_tracking.registry.index.segments import NUMBERS, RUN_COLUMNS, Builder
+from experiment_tracking.registry.record import flat
+from experiment_tracking.registry.table import RunTable
+
+
+class Gate(NamedTuple):
+    """What a version needs to come to one stage."""
+
+    require: tuple[str, ...] = ()
+    """Conditions in the language of docs/FILTERS.md."""
+    approvers: tuple[str, ...] = ()
+    """Whose approvals count."""
+    approvals: int = 0
+    """How many of them have to approve."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as it stands in ``policy.json``."""
+        said: dict[str, Any] = {"require": list(self.require)} if self.require else {}
+        if self.approvers:
+            said |= {"approvers": list(self.approvers), "approvals": self.approvals}
+        return said
+
+
+def read_policy(path: str) -> dict[str, Gate]:
+    """Read the gates of a model by stage; none where there is no such file.
+
+    Raises
+    ------
+    DamagedError
+        If something in it is no gate: a mistake must not leave a stage open.
+    OSError
+        If it cannot be read now.
+    """
+    try:
+        said = read_document(path)
+    except FileNotFoundError:
+        return {}
+    gates = {}
+    for word, gate in said.items():
+        try:
+            gates[to_guarded(word)] = _to_gate(gate)
+        except (InvalidValueError, InvalidTypeError) as error:
+            raise DamagedError(
+                f"{path}, {word!r:.40}: {error} Correct the file, or delete it for no gates."
+            ) from error
+    return gates
+
+
+def set_gate(path: str, stage: str, gate: Gate) -> None:
+    """Put the gate of a stage into the policy; an empty one takes it away."""
+    gates = {**read_policy(path), stage: gate}
+    said = {each: known for each in gates if (known := gates[each].to_dict())}
+    io.replace_file(path, encode(said), durable=True)
+
+
+def _to_gate(said: Any) -> Gate:
+    if not isinstance(said, dict):
+        raise InvalidTypeError(f"A gate is an object, found {said!r:.60}.")
+    for key in said.keys() - set(Gate._fields):
+        raise InvalidValueError(f"{key!r:.40} is no part of a gate. {near(key, Gate._fields)}")
+    for key in ("require", "approvers"):
+        if not isinstance(said.get(key, []), list):
+            raise InvalidTypeError(f"{key} is a list of texts, found {said[key]!r:.60}.")
+    return make_gate(said.get("require", ()), said.get("approvers", ()), said.get("approvals"))
+
+
+def make_gate(require: Any = (), approvers: Any = (), approvals: Any = None) -> Gate:
+    """Return a gate, checked.
+
+    Parameters
+    ----------
+    require
+        A condition, or several; each has to hold.
+    approvers
+        A name, or several.
+    approvals
+        How many of them have to approve, by default one where there are any.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        If a condition is none, or more approvals are asked for than there are approvers.
+    """
+    conditions = _texts(require, "require")
+    for condition in conditions:
+        parse(condition)
+    names = _texts(approvers, "approvers")
+    count = approvals if approvals is not None else min(1, len(names))
+    if type(count) is not int or not min(1, len(names)) <= count <= len(names):
+        raise InvalidValueError(
+            f"approvals is {count!r:.40}, and there are {len(names)} approvers: "
+            f"{', '.join(names) or 'none'}. It is from 1 to their number."
+        )
+    return Gate(conditions, names, count)
+
+
+def _texts(given: str | Iterable[str], what: str) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InvalidTypeError(f"{what} is one text or several, found {given!r:.60}.")
+    return tuple(dict.fromkeys(texts))
+
+
+# ---------------------------------------------------------------------- passing
+
+
+def check_approver(gate: Gate | None, name: str, stage: str, by: str) -> None:
+    """Refuse an approval that would not count.
+
+    Raises
+    ------
+    InvalidValueError
+        With whose do.
+    """
+    if gate is not None and gate.approvers and by not in gate.approvers:
+        raise InvalidValueError(
+            f"{by!r:.60} is no approver of {name} for {stage}: {', '.join(gate.approvers)} are. "
+            "Pass by= of one of them, or change the policy."
+        )
+
+
+def check_passes(gate: Gate, version: ModelVersion, stage: str) -> dict[str, Any]:
+    """Return what the version has passed by, for the audit trail.
+
+    Raises
+    ------
+    ApprovalError
+        With every condition that does not hold, what was found, and what to do.
+    DamagedError
+        If the version's own documents are not as they were registered.
+    """
+    approved = [by for by in version.approvals.get(stage, []) if by in gate.approvers]
+    reasons = list(_unmet(gate.require, version)) if gate.require else []
+    if len(approved) < gate.approvals:
+        reasons.append(
+            f"it needs {gate.approvals} approval{'s' * (gate.approvals > 1)} by "
+            f"{_or(gate.approvers)}, and has {', '.join(approved) or 'none'} (experiments models "
+            f"approve {version.key} {stage}, or registry.approve)"
+        )
+    if reasons:
+        raise ApprovalError(f"{version.key} may not go to {stage}: {'; '.join(reasons)}.")
+    met = {"met": list(gate.require)} if gate.require else {}
+    return met | ({"approved_by": approved} if approved else {})
+
+
+def _unmet(conditions: Iterable[str], version: ModelVersion) -> Iterable[str]:
+    table = as_table(version)
+    for condition in conditions:
+        filter_ = parse(condition)
+        try:
+            if not filter_.keep(lambda name: values(table, name), 1)[0]:
+                yield f"it needs {condition}, found {_found(filter_, table)}"
+        except (InvalidValueError, MetricNotFoundError) as error:
+            yield f"it needs {condition}, and that cannot be told of it: {error}".rstrip(".")
+
+
+def _found(filter_: Filter, table: RunTable) -> str:
+    found = {name: values(table, name)[0] for name in filter_.names}
+    return ", ".join(
+        f"{name} nothing" if value is None else f"{name} {value!r:.60}"
+        for name, value in found.items()
+    )
+
+
+def as_table(version: ModelVersion) -> RunTable:
+    """Return a version as filters see it: a table of one run, as it was registered.
+
+    A metric's bare name is its value when the model was saved; ``val/loss:min``, ``best_…`` and
+    the like are the run's.
+    """
+    known = version.lineage
+    run, last = known["run"], known["metrics"]
+    summaries = {**{name: {} for name in last}, **known["run_metrics"]}
+    metrics = {
+        name: _numbers({**kept, **({"last": last[name]} if name in last else {})})
+        for name, kept in summaries.items()
+    }
+    builder = Builder()
+    facts = (run["key"], 0, 0, *(run.get(name) for name in RUN_COLUMNS))
+    builder.add(facts, flat(known["params"]), metrics, run["tags"])
+    path = os.path.join(os.sep, run["project"], run["name"])
+    return RunTable([path], [builder.segment()], [0], [])
+
+
+def _numbers(kept: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: from_stored(kept.get(name)) for name in NUMBERS}
+    numbers: dict[str, Any] = {n: float(v) for n, v in found.items() if v is not None}
+    return numbers | ({"goal": kept["goal"]} if kept.get("goal") else {})
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(names)
