@@ -7,6 +7,7 @@ custom backend a thread of its own, so that its waiting holds up nobody.
 
 import functools
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -16,8 +17,10 @@ from typing import Any
 import orjson
 
 from experiment_tracking.backends.interface import BoundBackend
+from experiment_tracking.backends.kept_files import known_of_model, newest_save
 from experiment_tracking.errors import in_words
 from experiment_tracking.folder.history import START, HistoryWriter, Row
+from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.notices import notice
 
 _SLICE_S = 1e-4
@@ -86,9 +89,15 @@ class Tail:
         cut = data.rfind(b",\n")
         return data[:cut] if cut > 0 else self._read(start, 2 * max_bytes, end)
 
-    def rows_between(self, start: int, end: int) -> list[Row]:
-        """Return the rows between two offsets, each the end of a row."""
-        return _parse(self.writer.read(start, end - start))
+    def rows_ahead(self, max_bytes: int) -> list[Row]:
+        """Return the last rows that have not been read yet, without moving on.
+
+        At most about ``max_bytes`` of them. For any thread.
+        """
+        reached, end = self.offset, self.writer.end
+        start = max(reached, end - max_bytes)
+        data = self.writer.read(start, end - start)
+        return _parse(data if start == reached else data[data.find(b",\n") :])
 
     def rows_so_far(self) -> Iterator[Row]:
         """Iterate over all rows that have been read, again, a few in memory at a time.
@@ -338,6 +347,7 @@ class BackendFollower:
         self.error: str | None = None
         self.finished = False
         self._calls: deque[tuple[int, Callable[[], Any]]] = deque()
+        self._run_path = ""
         self._ending = False
         self._given_up = False
         self._wake = threading.Semaphore(0)
@@ -346,6 +356,7 @@ class BackendFollower:
 
     def start(self, *args: Any, **known: Any) -> None:
         """Start the thread, which calls ``start_run`` with these before it gives any row."""
+        self._run_path = known.get("path", "")
         self._calls.appendleft((START, functools.partial(self.backend.start_run, *args, **known)))
         name = f"backend {self.backend.name}"
         threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -354,8 +365,16 @@ class BackendFollower:
         """Have one method called behind the rows logged so far; none behind the end."""
         if self._ending:  # An end that Ctrl-C interrupted is begun anew.
             return
-        action = functools.partial(getattr(self.backend, method), *args, **known)
+        give = self._give_model if method == "log_model" else getattr(self.backend, method)
+        action = functools.partial(give, *args, **known)
         self._calls.append((self.tail.writer.end, action))
+
+    def _give_model(self, model: Any, path: Any, **known: Any) -> None:
+        """Give the newest save alone: the run saves over and over, and keeps earlier ones."""
+        above = os.path.join(RunFolder(self._run_path).backends, f".{id(self):x}-model")
+        with newest_save(str(path), above) as (alone, document):
+            known |= known_of_model(document)
+            self.backend.log_model(type(model)(alone), alone, **known)
 
     def end(self, status: str, **known: Any) -> None:
         """Have ``end_run`` called behind everything else, once; does not wait."""

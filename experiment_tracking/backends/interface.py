@@ -87,7 +87,10 @@ class BackendInterface(ABC):
 
     @abstractmethod
     def log_model(self, model: Any, path: Path) -> None:
-        """Copy a model; ``model`` is a handle on the files at ``path``, never the live object."""
+        """Copy a model; ``model`` is a handle on the files at ``path``, never the live object.
+
+        ``path`` is a folder with the files of one save alone, and is there for this call.
+        """
 
     def log_params(self, params: Mapping[str, Any]) -> None:  # noqa: B027
         """Copy params, nested as given."""

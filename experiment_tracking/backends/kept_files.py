@@ -3,16 +3,20 @@
 ``artifacts.json`` lists file by file; a backend is given a folder or a model once, as a whole.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
+from experiment_tracking.folder.documents import encode, read_document
 from experiment_tracking.folder.layout import RunFolder
+
+MODEL_DOCUMENT = "model.json"
 
 _Entry = Mapping[str, Any]
 
@@ -23,7 +27,8 @@ class KeptFile(NamedTuple):
     path: str
     """Relative to the run, with ``/``."""
     entries: tuple[_Entry, ...]
-    """What ``artifacts.json`` says of its files, in the order logged."""
+    """What ``artifacts.json`` says of its files, in the order logged; of a model the one that
+    publishes it, which has the hashes of the others in it."""
     mark: str
     """What tells it from what is logged under the same name later: ``<sha256>@<time>``."""
 
@@ -35,7 +40,7 @@ class KeptFile(NamedTuple):
 
     @property
     def last(self) -> _Entry:
-        """The entry that was logged last; of a model the one that publishes it."""
+        """The entry that was logged last."""
         return self.entries[-1]
 
     @property
@@ -44,7 +49,7 @@ class KeptFile(NamedTuple):
         return self.last["path"] == self.path or self.method == "log_model"
 
     def check(self, folder: RunFolder) -> Path:
-        """Return where it is, if it is there as it was logged.
+        """Return where a file or folder is, if it is there as it was logged.
 
         Raises
         ------
@@ -59,11 +64,21 @@ class KeptFile(NamedTuple):
         _check_no_links(path)
         return Path(path)
 
+    def newest_save(
+        self, folder: RunFolder, above: str
+    ) -> contextlib.AbstractContextManager[tuple[Path, dict[str, Any]]]:
+        """Have a model's newest save alone in a folder in ``above``; see `newest_save`.
+
+        Not checked by what was listed: it may have been saved again since.
+        """
+        _check_no_link_above(folder, self.last)
+        return newest_save(folder.file(*self.path.split("/")), above)
+
 
 def kept_files(listed: object) -> tuple[list[KeptFile], list[str]]:
     """Put the entries of ``artifacts.json`` together; also name those that lead out of the run.
 
-    A model is there once its ``model.json`` is: that is written behind the weights.
+    A model is there once its ``model.json`` is, which is written behind the weights.
     """
     groups: dict[str, list[_Entry]] = {}
     foreign = []
@@ -99,9 +114,7 @@ def _leads_inside(path: str) -> bool:
 def _ordered(place: str, entries: list[_Entry]) -> list[_Entry]:
     if not place.startswith("models/"):
         return entries
-    published = [entry for entry in entries if entry["path"] == f"{place}/model.json"]
-    others = [entry for entry in entries if entry not in published]
-    return [*others, *published] if published else []
+    return [entry for entry in entries if entry["path"] == f"{place}/{MODEL_DOCUMENT}"]
 
 
 def _mark(entries: list[_Entry]) -> str:
@@ -112,28 +125,144 @@ def _mark(entries: list[_Entry]) -> str:
     return f"{digest}@{entries[-1].get('logged_at')}"
 
 
+@contextlib.contextmanager
+def newest_save(path: str, above: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Have the newest save of a model alone in a folder, for as long as it is in use.
+
+    A model's folder holds earlier saves, too, and is written to while the run goes on. Here the
+    files are linked (copied where there are no links), so they stay as they are meanwhile.
+
+    Parameters
+    ----------
+    path
+        Folder of the model.
+    above
+        Folder to make, in which one is made with the model's own name; both are deleted in the
+        end. What a killed process left there is deleted first.
+
+    Yields
+    ------
+    Path, dict
+        The folder, and what ``model.json`` says of that save.
+
+    Raises
+    ------
+    DamagedError
+        If ``model.json`` is none, or a file that it names is missing, has another size, or is a
+        link.
+    OSError
+        If the disk does not answer.
+    """
+    from shutil import rmtree
+
+    into = Path(above, os.path.basename(path))
+    try:
+        yield into, stage_newest_save(path, str(into))
+    finally:
+        rmtree(above, ignore_errors=True)
+
+
+def stage_newest_save(path: str, into: str) -> dict[str, Any]:
+    """Link the files of a model's newest save into a folder; return what ``model.json`` says."""
+    from shutil import rmtree
+
+    before: dict[str, Any] | None = None
+    while True:
+        document = _published(path)
+        rmtree(into, ignore_errors=True)
+        os.makedirs(into)
+        try:
+            for known in document["files"].values():
+                _stage(path, into, known)
+        except FileNotFoundError as error:
+            # Saved again meanwhile, unless model.json still says the same.
+            if document == before:
+                raise DamagedError(f"{error.filename} is gone, which model.json names") from None
+            before = document
+        else:
+            io.replace_file(os.path.join(into, MODEL_DOCUMENT), encode(document))
+            return document
+
+
+def known_of_model(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what backends are told of a save beside its files: ``metadata`` and ``step``.
+
+    The name under which the run registers it is ``metadata["registered_model_name"]``.
+    """
+    metadata = dict(document.get("metadata") or {})
+    if registered := document.get("registered_model_name"):
+        metadata.setdefault("registered_model_name", registered)
+    return {"metadata": metadata, "step": document.get("step")}
+
+
+def _published(path: str) -> dict[str, Any]:
+    """Read what ``model.json`` says of the newest save; the files it names are beside it."""
+    place = os.path.join(path, MODEL_DOCUMENT)
+    try:
+        document = read_document(place)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedError(f"{place} is gone") from None
+    document.pop("earlier", None)
+    files = document.get("files")
+    known = list(files.values()) if isinstance(files, dict) else [None]
+    names = [one.get("file") if isinstance(one, dict) else None for one in known]
+    for name in names:
+        is_beside = isinstance(name, str) and "/" not in name and _leads_inside(name)
+        if not is_beside or names.count(name) > 1:
+            raise DamagedError(f"{place} names {name!r:.80}, expected a file beside it")
+    return document
+
+
+def _stage(path: str, into: str, known: _Entry) -> None:
+    source = os.path.join(path, known["file"])
+    _check_size(source, known)
+    link_or_copy(source, os.path.join(into, known["file"]))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Have a file under a second name, where it stays when the first one is replaced."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        from shutil import copyfile
+
+        copyfile(source, target)
+
+
 def _parts(entry: _Entry) -> list[str]:
     parts: list[str] = entry["path"].split("/")
     return parts
 
 
 def _check_file(folder: RunFolder, entry: _Entry) -> None:
-    path = folder.file(*_parts(entry))
-    if os.path.realpath(path) != os.path.join(os.path.realpath(folder.path), *_parts(entry)):
-        raise DamagedError(f"{entry['path']} is behind a link; a run holds regular files")
+    _check_no_link_above(folder, entry)
     try:
-        fd = io.open_for_reading(path)
+        _check_size(folder.file(*_parts(entry)), entry)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedError(f"{entry['path']} is gone") from None
+
+
+def _check_no_link_above(folder: RunFolder, entry: _Entry) -> None:
+    real = os.path.realpath(folder.file(*_parts(entry)))
+    if real != os.path.join(os.path.realpath(folder.path), *_parts(entry)):
+        raise DamagedError(f"{entry['path']} is behind a link; a run holds regular files")
+
+
+def _check_size(path: str, known: _Entry) -> None:
+    name = known.get("path") or known.get("file")
+    try:
+        fd = io.open_for_reading(path)
     except PermissionError:
-        raise DamagedError(f"{entry['path']} may not be read") from None
+        raise DamagedError(f"{name} may not be read") from None
     try:
         size = os.fstat(fd).st_size
     finally:
         io.close(fd)
-    if size != entry.get("size_bytes"):
+    if size != known.get("size_bytes"):
         raise DamagedError(
-            f"{entry['path']} has {size:,} bytes that are not the {entry.get('size_bytes')} logged"
+            f"{name} has {size:,} bytes that are not the {known.get('size_bytes')} logged"
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from experiment_tracking.backends.catalog import Target, make
 from experiment_tracking.backends.claim import Claim
 from experiment_tracking.backends.interface import BoundBackend, check_backend
-from experiment_tracking.backends.kept_files import KeptFile, kept_files
+from experiment_tracking.backends.kept_files import KeptFile, kept_files, known_of_model
 from experiment_tracking.backends.progress import (
     Progress,
     begun_state,
@@ -499,15 +499,20 @@ class Mirror:
                 moved = True
         return moved
 
+    def _give_model(self, backend: BoundBackend, kept: KeptFile) -> None:
+        # The claim keeps others from this name.
+        above = os.path.join(self.folder.backends, f".{self.target.name}-model")
+        with kept.newest_save(self.folder, above) as (path, document):
+            model, known = self._model_handle(path), known_of_model(document)
+            backend.log_model(model, path, name=kept.last["name"], **known)
+
     def _give_file(self, backend: BoundBackend, kept: KeptFile) -> None:
+        if kept.method == "log_model":
+            self._give_model(backend, kept)
+            return
         path, last = kept.check(self.folder), kept.last
         name, step = last["name"], last.get("step")
-        if kept.method == "log_model":
-            published = read_document(str(path / "model.json"))
-            metadata = published.get("metadata") or {}
-            model = self._model_handle(path)
-            backend.log_model(model, path, name=name, metadata=metadata, step=step)
-        elif kept.method == "log_figure":
+        if kept.method == "log_figure":
             backend.log_figure(path, name, step, timestamp=_unix_time(last.get("logged_at")))
         else:
             backend.log_artifact(

@@ -411,8 +411,8 @@ class MLflowBackend(BackendInterface):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Upload a model's folder in place of its earlier state; the end registers it."""
-        place = self._files.upload(path, "models", replace=True)
         name = name or os.path.basename(os.fspath(path))
+        place = self._files.upload_model(path, name)
         registered = (metadata or {}).get("registered_model_name")
         self._state.setdefault("models", {})[name] = {
             "place": place,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from experiment_tracking.backends.kept_files import MODEL_DOCUMENT
 from experiment_tracking.backends.mlflow_names import Names
 from experiment_tracking.backends.mlflow_service import Client, RefusedError
 from experiment_tracking.errors import BackendError
@@ -39,23 +40,33 @@ class Files:
         self._names = names
         self._note = note
 
-    def upload(self, path: str | os.PathLike[str], otherwise: str, *, replace: bool = False) -> str:
+    def upload(self, path: str | os.PathLike[str], otherwise: str) -> str:
         """Upload a file, or all files of a folder; return where it stands in MLflow.
 
-        What is not in the run's folder goes below ``otherwise``. With ``replace``, what else is
-        in the folder there is deleted.
+        What is not in the run's folder goes below ``otherwise``.
         """
         path = os.path.abspath(path)
         place = self._place(path, otherwise)
         if not os.path.isdir(path):
             return self._upload_file(path, place)
-        sent = {
-            self._upload_file(os.path.join(path, inner), f"{place}/{inner.replace(os.sep, '/')}")
-            for inner in _files_below(path)
-        }
-        if replace:
-            self._remove_others(place, sent)
+        self._upload_folder(path, place)
         return place
+
+    def upload_model(self, path: str | os.PathLike[str], name: str) -> str:
+        """Upload a model's folder in place of its earlier state; return where it stands.
+
+        ``model.json`` is the last: whoever reads there finds what it names.
+        """
+        place = f"models/{name}"
+        self._remove_others(place, self._upload_folder(os.path.abspath(path), place))
+        return place
+
+    def _upload_folder(self, path: str, place: str) -> set[str]:
+        files = sorted(_files_below(path), key=lambda inner: (inner == MODEL_DOCUMENT, inner))
+        return {
+            self._upload_file(os.path.join(path, inner), f"{place}/{inner.replace(os.sep, '/')}")
+            for inner in files
+        }
 
     def upload_list(self) -> None:
         """Upload ``artifacts.json``: it has the descriptions, for which MLflow has no place."""

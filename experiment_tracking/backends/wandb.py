@@ -22,6 +22,11 @@ from typing import Any
 from experiment_tracking.backends import wandb_service as service
 from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.backends.interface import BackendInterface
+from experiment_tracking.backends.kept_files import (
+    known_of_model,
+    link_or_copy,
+    stage_newest_save,
+)
 from experiment_tracking.backends.wandb_log import Artifact, WandbLog
 from experiment_tracking.backends.wandb_service import Doing, core, translated
 from experiment_tracking.errors import (
@@ -45,28 +50,6 @@ _ASK_AGAIN_S = 30.0
 _FINISH_S = 60.0
 _CLOSE_S = 4.0
 _MODEL_INTERVAL_S = 600.0
-_FOR_EVER = 1_000_000
-
-_SETTINGS = {
-    "silent": True,
-    "console": "off",
-    "symlink": False,
-    "use_dot_wandb": False,
-    "disable_code": True,
-    "disable_git": True,
-    "disable_job_creation": True,
-    "save_code": False,
-    "x_disable_stats": True,
-    "x_disable_meta": True,
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
-    "init_timeout": 60.0,
-    # So little is missing in the file after a kill; the default is 15 s.
-    "x_transaction_log_flush_interval": 1.0,
-    "x_file_stream_retry_max": _FOR_EVER,
-    "x_graphql_retry_max": _FOR_EVER,
-}
-"""Console, code and load stand in our folder. Those that W&B's version does not know are left."""
 
 _leaving: dict[str, Doing | None] = {}
 """By id, runs that were let go of while W&B was still sending them."""
@@ -413,18 +396,16 @@ class WandbBackend(BackendInterface):
         kind = artifact_type or "artifact"
         self._send(self._note_artifact(path, name, kind, description, metadata))
 
-    def log_model(
-        self,
-        model: Any,
-        path: Path,
-        name: str = "model",
-        metadata: Mapping[str, Any] | None = None,
-        step: int | None = None,
-    ) -> None:
-        """Copy a model as an artifact, unless a version of it was copied a short while ago."""
+    def log_model(self, model: Any, path: Path, name: str = "model") -> None:
+        """Copy a model as an artifact, unless a version of it was copied a short while ago.
+
+        What is sent in the end is the newest save in the run's folder, with what its
+        ``model.json`` says: metadata, step, aliases.
+        """
         self._check_open()
-        known = {} if step is None else {"step": step}
-        self._note_artifact(path, name, "model", None, known | dict(metadata or {}))
+        # Not the path given, which is there for the time of this call.
+        path = Path(RunFolder(self._folder).models, *name.split("/"))
+        self._note_artifact(path, name, "model", None, {})
         self._send_due_models()
 
     def _note_artifact(
@@ -453,7 +434,7 @@ class WandbBackend(BackendInterface):
         for entry in self._models_to_send():
             try:
                 self._send(entry)
-            except BackendError as error:  # The run ends all the same.
+            except (BackendError, DamagedError) as error:  # The run ends all the same.
                 entry |= {"sent": "never", "error": str(error)}
 
     def _models_to_send(self) -> list[_Entry]:
@@ -467,22 +448,24 @@ class WandbBackend(BackendInterface):
         written = self._logged_offline() if entries else set()
         for entry in entries:
             if entry["digest"] not in written:
-                with contextlib.suppress(BackendError):  # It has been replaced since, or removed.
+                # It has been replaced since, or removed.
+                with contextlib.suppress(BackendError, DamagedError):
                     self._send(entry)
 
     def _send(self, entry: _Entry) -> None:
         import wandb
 
-        path = os.path.join(self._folder, entry["path"])
+        staged, known = self._stage(entry)
         with translated("run.log_artifact"):
             artifact = wandb.Artifact(
                 entry["artifact"],
                 type=_artifact_type(entry["type"]),
                 description=entry["description"],
-                metadata=entry["metadata"],
+                metadata=entry["metadata"] | known.get("metadata", {}),
             )
-            staged = self._stage(path, artifact)
-            logged = self._run.log_artifact(artifact)
+            for path, inner in _files_in(staged):
+                artifact.add_file(path, name=inner, policy="immutable", skip_cache=True)
+            logged = self._run.log_artifact(artifact, aliases=known.get("aliases"))
             digest = artifact.digest
             if self.mode == "online":
                 logged.wait()
@@ -498,22 +481,25 @@ class WandbBackend(BackendInterface):
         mark = f"-{zlib.crc32(name.encode('utf-8', 'backslashreplace')):08x}"
         return plain[: _NAME_CHARS - len(mark)] + mark
 
-    def _stage(self, path: str, artifact: Any) -> str:
-        """Keep the bytes as they are now until W&B has sent them; return where.
+    def _stage(self, entry: _Entry) -> tuple[str, _Entry]:
+        """Keep the bytes as they are now until W&B has sent them; return where, and what is known.
 
         Our files are replaced and never changed in place, so links do. (W&B's own staging copies,
         into the home folder.)
         """
+        path = os.path.join(self._folder, entry["path"])
         above = self._staging()
         os.makedirs(above, exist_ok=True)
         number = 1 + max((int(n) for n in os.listdir(above) if n.isdigit()), default=0)
         staged = os.path.join(above, str(number))
+        os.mkdir(staged)
+        if entry["type"] == "model":
+            return staged, _known_of_model(stage_newest_save(path, staged))
         for source, inner in _files_in(path):
             target = os.path.join(staged, inner)
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            _link(source, target)
-            artifact.add_file(target, name=inner, policy="immutable", skip_cache=True)
-        return staged
+            link_or_copy(source, target)
+        return staged, {}
 
     def _staging(self) -> str:
         return os.path.join(self._home, f"staged-{self._id}")
@@ -667,10 +653,8 @@ def _settings(wandb: Any, folder: str) -> Any:
     with contextlib.suppress(OSError, DamagedError):  # It may not be written yet.
         environment = read_document(RunFolder(folder).environment)
     script = (environment.get("entry_script") or {}).get("path")
-    wanted = {**_SETTINGS, **_git(environment), "host": environment.get("hostname")}
-    wanted |= {"program": script or "experiment_tracking"}
-    known = wandb.Settings.model_fields
-    return wandb.Settings(**{k: v for k, v in wanted.items() if k in known and v is not None})
+    wanted = {**_git(environment), "host": environment.get("hostname")}
+    return service.settings(wandb, wanted | {"program": script or "experiment_tracking"})
 
 
 def _git(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -691,6 +675,14 @@ def _best(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _known_of_model(document: Mapping[str, Any]) -> _Entry:
+    """Return the artifact's metadata and aliases: those of the very save that is sent."""
+    known = known_of_model(document)
+    step = {} if known["step"] is None else {"step": known["step"]}
+    plain = (service.plain_alias(alias) for alias in document.get("aliases") or [])
+    return {"metadata": step | known["metadata"], "aliases": ["latest", *plain]}
+
+
 def _files_in(path: str) -> Iterator[tuple[str, str]]:
     """Yield each file at or below a path, and its name within it."""
     if not os.path.isdir(path):
@@ -701,15 +693,6 @@ def _files_in(path: str) -> Iterator[tuple[str, str]]:
         for name in sorted(names):
             source = os.path.join(here, name)
             yield source, os.path.relpath(source, path)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        from shutil import copyfile
-
-        copyfile(source, target)
 
 
 def _remove(path: str) -> None:

@@ -29,6 +29,7 @@ _ASK_S = 10.0
 _TEARDOWN_S = 2.0
 _WRITTEN_S = 10.0
 _ORPHAN_S = 5.0
+_FOR_EVER = 1_000_000
 _CORE = "wandb-core"
 
 _AWAY = {
@@ -44,6 +45,27 @@ _QUIET = {
     # Its own watch over us, which would add to what a run shows.
     "WANDB_CONSOLE": "off",
 }
+
+_SETTINGS = {
+    "silent": True,
+    "console": "off",
+    "symlink": False,
+    "use_dot_wandb": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "save_code": False,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "init_timeout": 60.0,
+    # So little is missing in the file after a kill; the default is 15 s.
+    "x_transaction_log_flush_interval": 1.0,
+    "x_file_stream_retry_max": _FOR_EVER,
+    "x_graphql_retry_max": _FOR_EVER,
+}
+"""Console, code and load stand in our folder. Those that W&B's version does not know are left."""
 
 _CACHES = ("WANDB_CACHE_DIR", "WANDB_DATA_DIR")
 _SERVICE = "WANDB_SERVICE"
@@ -121,6 +143,15 @@ def decide_name(what: str, given: str | None) -> str | None:
 def plain_name(name: str) -> str:
     """Return the name of a project with what W&B takes."""
     return "".join("-" if char in _NOT_IN_NAMES else char for char in name)[:_NAME_CHARS]
+
+
+def plain_alias(alias: str) -> str:
+    """Return an alias of a model with what W&B takes.
+
+    >>> plain_alias("team/best:1")
+    'team-best-1'
+    """
+    return "".join("-" if char in "/:" else char for char in alias)[:_NAME_CHARS]
 
 
 def place(mode: str, entity: str | None, project: str | None) -> str:
@@ -280,6 +311,13 @@ class Doing:
         if isinstance(self._error, Exception):
             raise self._error
         return not self._thread.is_alive()
+
+
+def settings(wandb: Any, wanted: Mapping[str, Any]) -> Any:
+    """Return W&B's settings: nothing captured, and of what is wanted what it has a field for."""
+    known = wandb.Settings.model_fields
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return wandb.Settings(**{k: v for k, v in (_SETTINGS | given).items() if k in known})
 
 
 class CoreProcess:

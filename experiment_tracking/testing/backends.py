@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiment_tracking.backends.interface import check_backend
+from experiment_tracking.backends.kept_files import known_of_model, newest_save
 from experiment_tracking.folder.history import Row, metric_values
 from experiment_tracking.folder.values import shown_name
 
@@ -286,15 +287,11 @@ class BackendTests:
         session = self._begin(tmp_path)
         path = session.run.path / "models/net"
         for number in (1, 2):
-            weights = f"weights-{number:06d}.safetensors"
-            document = {"format": 1, "name": "net", "kind": "tree", "weights": weights}
-            files = {"model.json": json.dumps(document).encode(), weights: bytes([number]) * 64}
-            for file in path.glob("*"):
-                file.unlink()
-            for name, content in files.items():
-                _write(path / name, content)
-            known = {"name": "net", "metadata": {"acc": 0.5}, "step": number}
-            session.call("log_model", _SavedModel(path), path, **known)
+            _save_model(path, number)
+            with newest_save(str(path), str(session.run.path / "given")) as (alone, document):
+                files = {file.name: file.read_bytes() for file in alone.iterdir()}
+                known = {"name": "net", **known_of_model(document)}
+                session.call("log_model", _SavedModel(alone), alone, **known)
         session.end()
         models = self._copy_of(session).models or {}
         _agree("models", ["net"], models)
@@ -566,6 +563,21 @@ class _SavedModel:
 
     def load(self) -> Any:
         raise NotImplementedError("The suite's model is bytes alone; copy the files at .path.")
+
+
+def _save_model(path: Path, number: int) -> None:
+    """Save a model as a run does, which keeps the save before."""
+    names = [f"weights-{n:06d}.safetensors" for n in (number, number - 1)]
+    saves = [_saved(name, step) for name, step in zip(names, (number, number - 1), strict=True)]
+    _write(path / names[0], bytes([number]) * 64)
+    document = saves[0] | {"earlier": saves[1:] if number > 1 else []}
+    _write(path / "model.json", json.dumps(document).encode())
+
+
+def _saved(name: str, step: int) -> dict[str, Any]:
+    weights = {"file": name, "format": "safetensors", "size_bytes": 64}
+    files = {"weights": weights}
+    return {"format": 1, "name": "net", "step": step, "metadata": {"acc": 0.5}, "files": files}
 
 
 def _row(step: int, after_s: float | None = None, **metrics: Any) -> Row:

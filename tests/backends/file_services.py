@@ -76,7 +76,10 @@ class Service(BackendInterface):
         self.note("row", rows=[{"step": step, "time": timestamp, "attempt": attempt} | metrics])
 
     def log_model(self, model, path, name, metadata, step):
-        self.note("model", str(model), str(path), name, metadata, step)
+        files = sorted(file.name for file in path.iterdir())
+        named = json.loads((path / "model.json").read_text())["files"]
+        is_whole = files == sorted(["model.json", *(file["file"] for file in named.values())])
+        self.note("model", str(model), str(path), name, metadata, step, is_whole)
 
     def log_params(self, params):
         self.note("params", params)

@@ -184,7 +184,7 @@ def test_a_finished_run_is_copied_whole(backend, copy_to, make, tmp_path):
     known = {"project": "p", "path": str(run.path), "tags": {"sweep": "a"}, "group": "g",
              "notes": "first", "parent": None, "attempt": 1, "rows": 0, "state": {}}  # fmt: skip
     assert start == ["start", "r", {"lr": 0.1}, known]
-    artifacts, models = str(run.path / "artifacts"), str(run.path / "models")
+    artifacts, alone = str(run.path / "artifacts"), str(run.path / "backends/.copy-model/best")
     assert others[:-1] == [
         ["params", {"lr": 0.1}],
         ["tags", {"sweep": "a"}, [], "first"],
@@ -192,7 +192,7 @@ def test_a_finished_run_is_copied_whole(backend, copy_to, make, tmp_path):
         ["artifact", f"{artifacts}/note.txt", "note", "text", None, None, "hello"],
         ["artifact", f"{artifacts}/data", "data", "dataset", "two files", None, ["a.csv", "b.csv"]],
         ["figure", str(run.path / "figures/digit-000004.png"), "digit", 4, True],
-        ["model", f"{models}/net/best", f"{models}/net/best", "net/best", {"epoch": 2}, 5],
+        ["model", alone, alone, "net/best", {"epoch": 2}, 5, True],
     ]
     method, status, metrics, has_end, error = others[-1]
     assert (method, status, has_end, error) == ("end", "finished", True, None)
@@ -249,6 +249,35 @@ def test_the_handle_on_a_model_is_what_the_caller_makes_it(copied, make):
     mirror._model_handle = lambda path: f"handle on {path.name}"
     mirror.run(follow=False)
     assert copied.calls("model")[0][1] == "handle on net"
+
+
+def test_a_model_is_given_whole_and_alone_while_it_is_saved_over_and_over(copied, make, follow):
+    run = make("p").start_run("r")
+    follow(copied, run.path)
+    saves = 0
+    while len(copied.calls("model")) < 8:
+        run.log_model({"w": [float(saves)] * 1_000}, "net", step=saves)
+        saves += 1
+    run.end_run()
+    wait_for(lambda: copied.calls("end"))
+    given = copied.calls("model")
+    steps = [call[5] for call in given]
+    assert all(call[6] for call in given)
+    assert steps == sorted(steps)
+    assert steps[-1] == saves - 1
+    assert state_of(run.path)["refused"] == []
+    assert [name for name in os.listdir(run.path / "backends") if name[0] == "."] == []
+
+
+def test_what_a_killed_mirror_left_of_a_model_is_not_given_and_goes(copied, make):
+    with make("p") as tracker, tracker.start_run("r") as run:
+        run.log_model({"w": [1.5]}, "net")
+    left = run.path / "backends/.copy-model/net/weights-000099.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_text("of another save")
+    copied.push(run.path)
+    assert [call[6] for call in copied.calls("model")] == [True]
+    assert not left.exists()
 
 
 def test_rows_of_other_processes_and_of_the_system_are_not_copied(copied, make):

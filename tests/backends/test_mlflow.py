@@ -17,6 +17,7 @@ import pytest
 from experiment_tracking.backends import mlflow_service
 from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.backends.interface import check_backend
+from experiment_tracking.backends.kept_files import newest_save
 from experiment_tracking.backends.mlflow import MLflowBackend
 from experiment_tracking.backends.mlflow_names import allowed_name
 from experiment_tracking.errors import BackendError, BackendUnavailableError, MissingPackageError
@@ -74,9 +75,15 @@ class Copy:
             if entry["kind"] in ("figure", "image"):
                 self.backend.log_figure(path, entry["name"], entry["step"])
             elif path.name == "model.json":
-                self.backend.log_model(None, path.parent, name=entry["name"], metadata={})
+                self.send_model(entry["name"])
             elif entry["kind"] != "model":
                 self.backend.log_artifact(path, entry["name"])
+
+    def send_model(self, name):
+        above = self.folder / "backends" / ".mlflow-model"
+        with newest_save(str(self.folder / "models" / name), str(above)) as (path, document):
+            self.backend.log_model(None, path, name=name, metadata=document["metadata"])
+            return {file.name: file.read_bytes() for file in path.iterdir()}
 
     def end(self, status=None, **known):
         summary = self.document("summary")
@@ -344,8 +351,8 @@ def test_a_model_saved_often_is_one_version_with_its_last_files(
     copy = Copy(mlflow_server.uri, run)
     copy.start()
     for epoch in range(3):
-        path = run.log_model({"w": [float(epoch)]}, "best v1.0")
-        copy.backend.log_model(None, path, name="best v1.0", metadata={"epoch": epoch})
+        run.log_model({"w": [float(epoch)]}, "best v1.0", {"epoch": epoch})
+        last = copy.send_model("best v1.0")
     run.end_run()
     copy.end()
     copy.start()
@@ -356,10 +363,8 @@ def test_a_model_saved_often_is_one_version_with_its_last_files(
     into = tmp_path / "into"
     into.mkdir()
     there = mlflow.artifacts.download_artifacts("models:/pinn-best-v1-0/1", dst_path=into)
-    here = run.path / "models" / "best v1.0"
-    assert {file.name: file.read_bytes() for file in Path(there).iterdir()} == {
-        file.name: file.read_bytes() for file in here.iterdir()
-    }
+    assert last.keys() == {"model.json", "weights-000003.safetensors"}
+    assert {file.name: file.read_bytes() for file in Path(there).iterdir()} == last
 
 
 def test_the_next_run_makes_the_next_version(make, mlflow_server, look):
@@ -375,8 +380,8 @@ def test_the_next_run_makes_the_next_version(make, mlflow_server, look):
 def test_a_model_that_cannot_be_registered_does_not_keep_the_run_open(run, mlflow_server, look):
     copy = Copy(mlflow_server.uri, run)
     copy.start()
-    name = {"registered_model_name": "a/b"}
-    copy.backend.log_model(None, run.log_model({"w": [1.0]}), name="model", metadata=name)
+    run.log_model({"w": [1.0]}, metadata={"registered_model_name": "a/b"})
+    copy.send_model("model")
     run.end_run()
     copy.end()
     assert look(copy).run.info.status == "FINISHED"

@@ -525,18 +525,68 @@ def test_figures_that_come_late_take_the_place_of_no_row(tmp_path):
     ]
 
 
+def save_model(folder, number, **known):
+    """Save a model as a run does: the new payload, then the document, then the old ones go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = f"weights-{number:06d}.safetensors"
+    (folder / weights).write_text(str(number))
+    document = {"format": 1, "name": "net", "step": number, "metadata": {}, "aliases": []} | known
+    document["files"] = {"weights": {"file": weights, "size_bytes": len(str(number))}}
+    earlier = json.loads((folder / "model.json").read_text()) if number else None
+    (folder / "new").write_text(json.dumps(document | {"earlier": [earlier] if earlier else []}))
+    os.replace(folder / "new", folder / "model.json")
+    for old in folder.glob("weights-*"):
+        if int(old.stem[-6:]) < number - 1:
+            old.unlink()
+
+
+def models_written(run):
+    """Metadata, aliases and the files' contents of each version of a model in the logs."""
+    artifacts = [a for log in logs(run) for a in log.read().artifacts]
+    return [
+        (a.metadata, a.aliases, {f.path: Path(f.local_path).read_text() for f in a.files})
+        for a in artifacts
+        if a.type == "model"
+    ]
+
+
 def test_of_a_model_that_is_saved_over_and_over_few_versions_are_kept_and_the_last(tmp_path):
     backend = started(tmp_path)
     model = tmp_path / "root" / "p" / "exp7" / "models" / "net"
-    model.mkdir(parents=True)
     for number in range(20):
-        (model / "new").write_text(str(number))
-        os.replace(model / "new", model / "weights")
-        backend.log_model(None, model, name="net", metadata={}, step=number)
+        save_model(model, number)
+        backend.log_model(None, tmp_path / "given for the call alone", name="net")
     backend.end_run("finished")
-    versions = [a for log in logs(backend.run) for a in log.read().artifacts]
-    assert [v.metadata["step"] for v in versions] == [0, 19]
-    assert [Path(v.files[0].local_path).read_text() for v in versions] == ["0", "19"]
+    first, last = models_written(backend.run)
+    assert (first[0]["step"], last[0]["step"]) == (0, 19)
+    assert first[2].keys() == {"model.json", "weights-000000.safetensors"}
+    assert last[2].keys() == {"model.json", "weights-000019.safetensors"}
+    assert last[2]["weights-000019.safetensors"] == "19"
+    assert json.loads(last[2]["model.json"])["files"].keys() == {"weights"}
+    assert "earlier" not in json.loads(last[2]["model.json"])
+
+
+def test_a_model_takes_its_aliases_along_as_wandb_can_have_them(tmp_path):
+    backend = started(tmp_path)
+    model = tmp_path / "root" / "p" / "exp7" / "models" / "net"
+    save_model(model, 0, aliases=["champion", "team/best:1"], metadata={"acc": 0.5})
+    backend.log_model(None, model, name="net")
+    backend.end_run("finished")
+    [(metadata, aliases, _)] = models_written(backend.run)
+    assert {*aliases} == {"latest", "champion", "team-best-1"}
+    assert metadata["acc"] == 0.5
+
+
+def test_a_model_that_is_gone_or_damaged_does_not_keep_the_run_open(tmp_path):
+    backend = started(tmp_path)
+    model = tmp_path / "root" / "p" / "exp7" / "models" / "net"
+    for number in range(2):
+        save_model(model, number)
+        backend.log_model(None, model, name="net")
+    (model / "weights-000001.safetensors").unlink()
+    backend.end_run("finished")
+    assert len(models_written(backend.run)) == 1
+    assert "is gone" in backend.state["artifacts"]["model:net"]["error"]
 
 
 def test_two_names_of_ours_are_never_one_of_wandbs(tmp_path):
