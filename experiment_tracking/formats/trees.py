@@ -6,7 +6,8 @@ beside it is plain JSON, so nothing that is read can run code. A node of it is
 - ``null``, a bool, a string or an integer of 64 bits: itself;
 - ``{"int": "0x…"}``, ``{"float": "0x1.8p+0"}``, ``{"complex": [re, im]}``: exact, in hexadecimal;
 - ``{"list": [node, …]}``, ``{"tuple": [node, …]}``, ``{"dict": [[key, node], …]}``, the last with
-  ``"namedtuple": name`` beside it where it was one;
+  ``"namedtuple": name`` or ``"pytree": name`` beside it where it was one, or of a class that is
+  registered with JAX;
 - ``{"array": tensor}``.
 
 What the array was is said of each tensor: ``shape``, ``dtype`` as numpy or torch name it, and
@@ -17,7 +18,7 @@ floats of ml_dtypes) are stored as the bytes they are; JAX's random keys as the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,21 +76,66 @@ class Leaf(NamedTuple):
 
     def tensor(self) -> Tensor:
         """Return it as it goes into a file."""
-        itemsize = self.size_bytes // prod(self.shape) if prod(self.shape) else 0
         stored, shape = _STORED.get(self.dtype), self.shape
         if self.dtype.startswith("key<"):
-            stored, shape = "U32", (*shape, itemsize // 4)
-        elif stored is None and itemsize > 1:
+            stored, shape = "U32", _key_data(self.array).shape
+        elif stored is None and self.size_bytes > prod(shape):
             shape = (self.size_bytes,)
         return Tensor(stored or "U8", shape, self._data)
 
     def _data(self) -> memoryview:
         import numpy as np
 
-        array = self.array
+        array = _key_data(self.array) if self.dtype.startswith("key<") else self.array
         if not isinstance(array, np.ndarray):
             array, _ = as_numpy(array)
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+class Level(NamedTuple):
+    """A node of a class that is registered with JAX, taken apart."""
+
+    items: list[tuple[Any, Any]]
+    """What it holds, by name or number."""
+    rebuild: Callable[[Iterable[Any]], Any]
+    """Gives the node with other values in their place."""
+
+
+def pytree_level(value: Any) -> Level | None:
+    """Take apart one node of a JAX pytree; None for a leaf, and where JAX is not loaded."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return None
+    flatten = jax.tree_util.tree_flatten_with_path
+    pairs, structure = flatten(value, is_leaf=lambda found: found is not value)
+    if any(not path for path, _ in pairs):
+        return None
+    return Level([(_named(path[0]), child) for path, child in pairs], structure.unflatten)
+
+
+_KEY_ATTRIBUTES = ("name", "key", "idx")  # of JAX's kinds of keys in a path
+
+
+def _is_nothing(value: Any) -> bool:
+    """Tell whether it is what classes have where there is no array: None, or the like of theirs."""
+    level = None if isinstance(value, Mapping | list | tuple) else pytree_level(value)
+    return level is not None and not level.items
+
+
+def _named(key: Any) -> Any:
+    found = (getattr(key, name) for name in _KEY_ATTRIBUTES if hasattr(key, name))
+    return next(found, str(key))
+
+
+def is_box(value: Any) -> bool:
+    """Tell whether ``value`` is a ``Variable`` of flax.nnx: a node around that which counts."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, nnx.Variable)
+
+
+def _unboxed(value: Any) -> Any:
+    level = pytree_level(value) if is_box(value) else None
+    return level.items[0][1] if level else value
 
 
 def flatten_tree(tree: Any) -> Flat:
@@ -98,16 +144,18 @@ def flatten_tree(tree: Any) -> Flat:
     Parameters
     ----------
     tree
-        Mappings, lists, tuples and namedtuples, nested up to 50 deep, of arrays (numpy, torch, jax,
-        anything with ``__array__``), None, bools, integers, floats, complex numbers and strings. A
-        torch ``state_dict()`` is one. Keys are strings, numbers, None or tuples of these.
+        Mappings, lists, tuples, namedtuples and classes registered with JAX, nested up to 50 deep,
+        of arrays (numpy, torch, jax, anything with ``__array__``), None, bools, integers, floats,
+        complex numbers and strings. A torch ``state_dict()`` is one. Keys are strings, numbers,
+        None or tuples of these.
 
     Raises
     ------
     InvalidTypeError
         A leaf or key of another kind, an array of Python objects.
     InvalidValueError
-        A tree that contains itself or is too deep; text that is not valid Unicode.
+        A tree that contains itself or is too deep; text that is not valid Unicode; a JAX array of
+        which a part is on another host.
     """
     walk = _Walk()
     root = walk.node(tree, ())
@@ -132,9 +180,9 @@ def rebuild_tree(
 
     Returns
     -------
-    The tree, bit for bit, but for a namedtuple, which comes as a dictionary. An array that stood
-    in several places is one array. Arrays of numpy and torch are views of the buffer behind
-    ``parts``.
+    The tree, bit for bit, but for namedtuples and classes, which come as dictionaries. An array
+    that stood in several places is one array. Arrays of numpy and torch are views of the buffer
+    behind ``parts``.
 
     Raises
     ------
@@ -144,8 +192,9 @@ def rebuild_tree(
         If the library of an array is not installed, or ml_dtypes for the smaller floats.
     """
     with _damage_named():
-        arrays = {name: _restored(parts[name], known[name], as_numpy) for name in _leaves(tree)}
-        return _value(tree, arrays)
+        names = dict.fromkeys(_leaves(tree))
+        arrays = {name: _restored(parts[name], known[name], as_numpy) for name in names}
+        return assemble(tree, arrays)
 
 
 _Path = tuple[str, ...]
@@ -163,15 +212,16 @@ class _Walk:
         self._stored: dict[Hashable, tuple[Any, dict[str, Any]]] = {}
 
     def node(self, value: Any, path: _Path) -> Any:
+        value = _unboxed(value)
         if hasattr(value, "__array__") or is_tensor(value):
             return self._array(value, path)
         if value is None or isinstance(value, bool | int | float | complex | str):
             return _scalar(value, path)
-        if isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping | list | tuple) or pytree_level(value) is not None:
             return self._container(value, path)
         raise InvalidTypeError(
-            f"{_place(path)}: a {type(value).__name__} is not an array. Models of other frameworks "
-            f"are not kept by this version; pass a mapping of arrays such as model.state_dict()."
+            f"{_place(path)}: a {type(value).__name__} is not an array. Allowed are arrays, plain "
+            "values and containers of them; of a module give its arrays: model.state_dict()."
         )
 
     def _container(self, value: Any, path: _Path) -> dict[str, Any]:
@@ -191,6 +241,11 @@ class _Walk:
             return {"dict": self._items(value, path)}
         if hasattr(value, "_asdict"):
             return {"namedtuple": type(value).__name__, "dict": self._items(value._asdict(), path)}
+        if not isinstance(value, list | tuple):
+            level = pytree_level(value)
+            items = level.items if level else []
+            held = {key: child for key, child in items if not _is_nothing(child)}
+            return {"pytree": type(value).__name__, "dict": self._items(held, path)}
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [self.node(item, (*path, str(i))) for i, item in enumerate(value)]}
 
@@ -267,7 +322,7 @@ def _place(path: _Path) -> str:
 def _readable(value: object, path: _Path) -> Iterator[None]:
     try:
         yield
-    except InvalidTypeError:
+    except (InvalidTypeError, InvalidValueError):
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
@@ -287,8 +342,10 @@ def _identified(value: Any) -> tuple[Any, Hashable]:
 
 def _leaf(value: Any, path: _Path) -> Leaf:
     library = _library(value)
-    if library == "jax" and str(value.dtype).startswith("key<"):
-        return _random_key(value)
+    if library == "jax":
+        _check_whole(value, path)
+        if str(value.dtype).startswith("key<"):
+            return _random_key(value)
     if library != "numpy" and _is_on_device(value):
         dtype = str(value.dtype).removeprefix("torch.")
         return Leaf(value, dtype, tuple(value.shape), library, int(value.nbytes))
@@ -316,11 +373,22 @@ def _is_on_device(value: Any) -> bool:
     return any(device.platform != "cpu" for device in value.devices())
 
 
+def _check_whole(array: Any, path: _Path) -> None:
+    if not (array.is_fully_addressable or array.is_fully_replicated):
+        raise InvalidValueError(
+            f"{_place(path)}: a part of this array is on devices of other processes. Bring it "
+            "together in all of them first: "
+            "jax.experimental.multihost_utils.process_allgather(tree, tiled=True)."
+        )
+
+
 def _random_key(key: Any) -> Leaf:
-    jax = sys.modules["jax"]
-    data = jax.random.key_data(key)
-    dtype = f"key<{jax.random.key_impl(key)}>"
-    return Leaf(data, dtype, tuple(key.shape), "jax", int(data.nbytes))
+    dtype = f"key<{sys.modules['jax'].random.key_impl(key)}>"
+    return Leaf(key, dtype, tuple(key.shape), "jax", int(_key_data(key).nbytes))
+
+
+def _key_data(key: Any) -> Any:
+    return sys.modules["jax"].random.key_data(key)
 
 
 def as_numpy(value: Any) -> tuple[NDArray[Any], str]:
@@ -369,23 +437,25 @@ def _damage_named() -> Iterator[None]:
         ) from error
 
 
-def _leaves(node: Any) -> set[str]:
-    """Return the names of the tensors in a structure."""
+def _leaves(node: Any) -> Iterator[str]:
+    """Give the names of the tensors in a structure, in its order."""
     if isinstance(node, dict) and "array" in node:
-        return {node["array"]}
-    if isinstance(node, dict | list):
-        children = node.values() if isinstance(node, dict) else node
-        return set().union(*map(_leaves, children))
-    return set()
+        yield node["array"]
+    elif isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _leaves(child)
 
 
 def _restored(part: Part, known: Mapping[str, Any], plain: bool) -> Any:
     import numpy as np
 
     dtype, shape, library = known["dtype"], known["shape"], known.get("library", "numpy")
+    if min(shape, default=0) < 0:  # numpy would take -1 for what is left
+        raise ValueError(f"{shape} is no shape")
     data = np.frombuffer(part.data, np.uint8)
     if dtype.startswith("key<"):
-        numbers = data.view(np.uint32).reshape(*shape, -1)
+        # Its last axis is the key's own: without it a shape with a zero would not tell its length.
+        numbers = data.view(np.uint32).reshape(*shape, part.shape[-1])
         return numbers if plain else _as_random_key(numbers, dtype)
     if plain or library not in ("torch", "jax"):
         return data.view(_dtype(dtype)).reshape(shape)
@@ -409,15 +479,17 @@ def _as_torch(data: NDArray[Any], dtype: str, shape: list[int]) -> Any:
     kind = getattr(torch, dtype)
     if not isinstance(kind, torch.dtype):
         raise TypeError(f"{dtype} is no dtype of torch")
-    # An empty row has no memory that another dtype could look at.
-    flat = torch.from_numpy(data).view(kind) if data.size else torch.empty(0, dtype=kind)
-    return flat.reshape(shape)
+    if not data.size:  # no memory that another dtype could look at
+        return torch.empty(0, dtype=kind).reshape(shape)
+    # By numpy, which says ValueError where torch says RuntimeError, as of a device that fails.
+    return torch.from_numpy(data.reshape(*shape, kind.itemsize)).view(kind).reshape(shape)
 
 
 def _as_jax(data: NDArray[Any], dtype: str, shape: list[int]) -> Any:
-    import jax.numpy as jnp
+    import jax
 
-    array = jnp.asarray(data.view(_dtype(dtype)).reshape(shape))
+    # Not jnp.asarray, which copies always: this takes memory over that is aligned to 64 bytes.
+    array = jax.device_put(data.view(_dtype(dtype)).reshape(shape))
     if array.dtype.name != dtype:
         raise InvalidValueError(
             f"A model has {dtype} arrays, which this process's JAX makes {array.dtype}. Call "
@@ -461,18 +533,25 @@ def _ml_dtypes(name: str) -> Any:
     return ml_dtypes
 
 
-def _value(node: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+def assemble(node: Any, arrays: Mapping[str, Any]) -> Any:
+    """Return what a structure says, with ``arrays`` in the places of its tensors.
+
+    Raises
+    ------
+    DamagedError
+        If it is no structure of :func:`flatten_tree`'s.
+    """
     match node:
         case None | bool() | int() | str():
             return node
         case {"array": name}:
             return arrays[name]
         case {"dict": items}:
-            return {_value(key, arrays): _value(item, arrays) for key, item in items}
+            return {assemble(key, arrays): assemble(item, arrays) for key, item in items}
         case {"list": items}:
-            return [_value(item, arrays) for item in items]
+            return [assemble(item, arrays) for item in items]
         case {"tuple": items}:
-            return tuple(_value(item, arrays) for item in items)
+            return tuple(assemble(item, arrays) for item in items)
         case {"float": text}:
             return float.fromhex(text)
         case {"complex": [real, imag]}:

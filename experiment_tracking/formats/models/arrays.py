@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experiment_tracking.errors import InvalidTypeError
+from experiment_tracking.errors import InvalidTypeError, InvalidValueError
 from experiment_tracking.formats import tensor_files
 from experiment_tracking.formats.arrays import is_tensor
 from experiment_tracking.formats.models.interface import Form, ModelFormat, Streamed, Wishes
 from experiment_tracking.formats.models.saved import Save
-from experiment_tracking.formats.trees import Flat, flatten_tree
+from experiment_tracking.formats.trees import Flat, Level, flatten_tree, is_box, pytree_level
 
 
 class ArraysFormat(ModelFormat):
@@ -40,6 +40,7 @@ class ArraysFormat(ModelFormat):
     def load(self, save: Save, into: Any, *, as_numpy: bool, trusted: Iterable[str]) -> Any:
         """Return the tree; a template has its leaves replaced."""
         tree = save.read_tree("weights", as_numpy=as_numpy)
+        save.warn_of_other_versions()
         return tree if into is None else fill(into, tree, save.subject)
 
     def load_optimizer(self, save: Save, into: Any, scheduler: Any) -> Any:
@@ -63,5 +64,124 @@ def parameter_count(flat: Flat) -> int:
 
 
 def fill(into: Any, tree: Any, subject: str) -> Any:
-    """Return the template ``into`` with the leaves of ``tree``."""
-    raise NotImplementedError  # placeholder: the JAX room writes it
+    """Return the template ``into`` with the leaves of ``tree`` in the places of its own.
+
+    Parameters
+    ----------
+    into
+        Dictionaries, lists, tuples, namedtuples and classes registered with JAX, of arrays or what
+        stands for them (``jax.ShapeDtypeStruct``). It stays as it is. An array that is spread over
+        several devices gives its place to the one that takes it over.
+    tree
+        As a file has it: namedtuples and classes are dictionaries.
+    subject
+        What an error is about.
+
+    Raises
+    ------
+    InvalidValueError
+        If keys, shapes or dtypes differ; it names them.
+    """
+    filling = _Filling()
+    filled = filling.node(into, tree, ())
+    if filling.differences:
+        raise _misfit(filling.differences, subject)
+    return filled
+
+
+_NAMED_DIFFERENCES = 8
+
+
+def _misfit(differences: list[str], subject: str) -> InvalidValueError:
+    more = len(differences) - _NAMED_DIFFERENCES
+    named = "; ".join(differences[:_NAMED_DIFFERENCES]) + (f"; {more} more" if more > 0 else "")
+    return InvalidValueError(
+        f"{subject} does not fit into=: {named}. Give it as it was when the model was saved, or "
+        "load without into=."
+    )
+
+
+_NOTHING, _CONTAINER = "nothing", "a container"
+_PLAIN = (bool, int, float, complex, str)
+
+
+class _Filling:
+    """One way down a template, beside the tree that goes into it."""
+
+    def __init__(self) -> None:
+        self.differences: list[str] = []
+
+    def node(self, into: Any, found: Any, path: tuple[str, ...]) -> Any:
+        level = _level(into)
+        if level is None:
+            return self._leaf(into, found, path)
+        if is_box(into):
+            return level.rebuild([self.node(level.items[0][1], found, path)])
+        return level.rebuild(self._children(level, found, path))
+
+    def _children(self, level: Level, found: Any, path: tuple[str, ...]) -> list[Any]:
+        held = dict(enumerate(found)) if isinstance(found, list | tuple) else found
+        if not isinstance(held, Mapping):
+            if found is not None:
+                self._differ(path, _described(found), _CONTAINER)
+            held = {}
+        wanted = [key for key, _ in level.items]
+        for key in [key for key in held if key not in wanted]:
+            self._differ((*path, str(key)), _described(held[key]), _NOTHING)
+        return [self.node(part, held.get(key), (*path, str(key))) for key, part in level.items]
+
+    def _leaf(self, into: Any, found: Any, path: tuple[str, ...]) -> Any:
+        there, wanted = _described(found), _described(into)
+        if there == wanted == _NOTHING:
+            return into
+        if there != wanted and not _are_numbers(found, into):
+            self._differ(path, there, wanted)
+            return into
+        return _placed_as(into, found)
+
+    def _differ(self, path: tuple[str, ...], there: str, wanted: str) -> None:
+        if there != wanted:
+            place = repr("/".join(path)) if path else "all"
+            self.differences.append(f"{place}: saved is {there}, into= has {wanted}")
+
+
+def _level(into: Any) -> Level | None:
+    """Take a node of a template apart; the built-in kinds also where there is no JAX."""
+    if isinstance(into, tuple) and hasattr(into, "_asdict"):
+        make: Any = type(into)
+        return Level(list(into._asdict().items()), make._make)
+    if isinstance(into, list | tuple):
+        return Level(list(enumerate(into)), list if isinstance(into, list) else tuple)
+    if isinstance(into, dict):
+        return Level(list(into.items()), lambda values: _copied_dict(into, values))
+    return None if into is None else pytree_level(into)
+
+
+def _copied_dict(into: dict[Any, Any], values: Iterable[Any]) -> dict[Any, Any]:
+    copied = into.copy()  # an OrderedDict or defaultdict stays one
+    copied.update(zip(into, values, strict=True))
+    return copied
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, _PLAIN):
+        return "a plain value"
+    # None, and what a template has that is no part of its state, such as a function.
+    return _CONTAINER if isinstance(value, Mapping | list | tuple) else _NOTHING
+
+
+def _are_numbers(found: Any, into: Any) -> bool:
+    # A count of steps is an integer at first, and an array once it has been through jax.jit.
+    one_is_plain = isinstance(found, _PLAIN) or isinstance(into, _PLAIN)
+    return one_is_plain and getattr(found, "shape", ()) == getattr(into, "shape", ()) == ()
+
+
+def _placed_as(into: Any, found: Any) -> Any:
+    devices = getattr(getattr(into, "sharding", None), "device_set", ())
+    if len(devices) < 2:
+        return found
+    import jax
+
+    return jax.device_put(found, into.sharding)
