@@ -38,15 +38,27 @@ class ArraysFormat(ModelFormat):
         return Form(dict(files), {"class": None, "parameter_count": parameter_count(flat)})
 
     def load(self, save: Save, into: Any, *, as_numpy: bool, trusted: Iterable[str]) -> Any:
-        """Return the tree; a template has its leaves replaced."""
+        """Return the tree; a template has its leaves replaced, a module is filled."""
+        # Versions are not compared: arrays are what they are in any of them.
+        if (owner := _module_format(into)) is not None:  # its state_dict was given as the model
+            return owner.load(save, into, as_numpy=as_numpy, trusted=trusted)
         tree = save.read_tree("weights", as_numpy=as_numpy)
-        save.warn_of_other_versions()
         return tree if into is None else fill(into, tree, save.subject)
 
     def load_optimizer(self, save: Save, into: Any, scheduler: Any) -> Any:
         """Return the optimizer's state as the tree it was."""
         tree = save.read_tree("optimizer")
         return tree if into is None else fill(into, tree, save.subject)
+
+
+def _module_format(into: Any) -> ModelFormat | None:
+    """Return the format of the module that is to take a tree; None where it is no module."""
+    from experiment_tracking.formats.models.catalog import format_of
+
+    if into is None or isinstance(into, Mapping | list | tuple):
+        return None
+    found = format_of(into, allow_unsafe=True)
+    return found if found.framework in ("torch", "flax.nnx", "equinox") else None
 
 
 def tree_file(flat: Flat) -> Streamed:

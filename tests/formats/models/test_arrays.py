@@ -158,6 +158,27 @@ def test_variables_of_linen_come_back_into_frozen_dicts(saved):
     assert same_bits(back["dense"]["kernel"], params["dense"]["kernel"])
 
 
+def test_a_state_dict_that_was_given_as_the_model_fills_a_module(saved):
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    given, into = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    kept = saved(given.state_dict())
+    assert kept.document["framework"] == "arrays"
+    assert kept.load(into=into) is into
+    assert torch.equal(into.weight, given.weight)
+    with pytest.raises(InvalidValueError, match="weight"):
+        kept.load(into=torch.nn.Linear(4, 2))
+
+
+def test_a_pure_dict_that_was_given_as_the_model_fills_a_module(saved):
+    pytest.importorskip("flax", reason="pip install flax")
+    from flax import nnx
+
+    given, into = (nnx.Linear(3, 2, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    kept = saved(nnx.to_pure_dict(nnx.state(given)))
+    assert kept.load(into=into) is into
+    assert same_bits(into.kernel[...], given.kernel[...])
+
+
 ON_TWO_DEVICES = """
 import sys
 import jax, numpy as np
