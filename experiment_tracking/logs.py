@@ -170,7 +170,7 @@ class Logs(ABC):
             Training step of these weights, by default that of the last row.
         aliases
             Words for this save, such as ``"champion"``: with ``registered_model_name`` they move
-            to the new version.
+            to the new version. A copy in W&B has them too.
         scheduler
             A torch scheduler, saved with the optimizer.
         registered_model_name
@@ -181,7 +181,8 @@ class Logs(ABC):
             since somebody may be reading it.
         keep_best
             A metric and a number, ``("val/loss", 3)``: so many saves stay beside, those with the
-            best values of the metric when they were made.
+            best values of the metric when they were made. ``load_model(name, best="val/loss")``
+            reads the best of them; without ``best`` it reads the newest.
         allow_unsafe
             Keep what no format takes by cloudpickle. To load it runs code.
 

@@ -29,6 +29,8 @@ from experiment_tracking.writing import RunWriter, export_to_children
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from experiment_tracking.formats.models.saved import SavedModel
+
 AnyWriter = RunWriter | JoinedWriter
 
 
@@ -291,18 +293,36 @@ class Run(Logs):
         self._check_open()
         self._writer.change(self._writer.environment, lambda kept: kept.update(seeds=seeds))
 
+    def saved_model(
+        self, name: str = "model", step: int | None = None, best: str | None = None
+    ) -> "SavedModel":
+        """Return the handle on a model of this run: to go on from it, say, after a resume.
+
+        ``run.saved_model("last").load(into=net)`` fills the module; see
+        :class:`~experiment_tracking.formats.models.saved.SavedModel`.
+        """
+        from experiment_tracking.formats.models.saved import SavedModel
+
+        return SavedModel(self.path / "models" / check_file_name(name), step, best)
+
     def _log_model(self, model: Any, name: str, registered_as: str | None, **asked: Any) -> "Path":
         from experiment_tracking.formats.models.saved import SavedModel
         from experiment_tracking.publishing import publish, to_request
 
         self._check_open()
-        folder = self.path / "models" / check_file_name(name)
+        check_file_name(name)
         if asked["step"] is None:
             asked["step"] = self.last_step
-        request = to_request(**asked)
-        if not self._writer.files.keeps_models() or isinstance(self._writer, JoinedWriter):
-            return folder
-        document = publish(self._writer, model, name, request)
+        request = to_request(registered_as=registered_as, **asked)
+        if registered_as is not None:  # before the work: a wrong name must not cost a save
+            from experiment_tracking.models.references import check_alias, check_model_name
+
+            check_model_name(registered_as)
+            [check_alias(alias) for alias in request.aliases]
+        document = None
+        if self._writer.files.keeps_models() and isinstance(self._writer, RunWriter):
+            document = publish(self._writer, model, name, request)
+        folder = self.path / "models" / name  # now, for the run may have been moved
         if document is None:
             return folder
         known = {"name": name, "metadata": document["metadata"], "step": document["step"]}

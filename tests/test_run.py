@@ -25,7 +25,7 @@ from experiment_tracking.errors import (
 )
 from experiment_tracking.folder import io
 from experiment_tracking.folder.history import HistoryReader, metric_values
-from experiment_tracking.formats.saved import load_tree
+from experiment_tracking.formats.models.saved import SavedModel
 
 
 @pytest.fixture
@@ -631,38 +631,75 @@ def test_a_name_that_would_be_a_file_and_a_folder_at_once_is_refused(run, tmp_pa
     assert "lost" not in document(run, "summary")
 
 
-def test_a_tree_of_arrays_comes_back_and_a_second_save_replaces_it(run):
+def test_a_tree_of_arrays_comes_back_and_the_save_before_the_last_one_stays(run):
     np = pytest.importorskip("numpy")
-    for number in range(3):
+    for number in range(4):
         tree = {"w": np.full((2, 2), number, "float32"), "b": [np.zeros(1), number], "n": None}
         folder = run.log_model(tree, metadata={"epoch": number}, step=number)
     assert folder == run.path / "models/model"
-    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights-000003.safetensors"]
-    assert sorted(artifacts(run)) == [
-        "models/model/model.json", "models/model/weights-000003.safetensors",
-    ]  # fmt: skip
-    loaded = load_tree(folder)
-    assert loaded["w"].tolist() == [[2, 2], [2, 2]]
-    assert (loaded["b"][1], loaded["n"]) == (2, None)
-    described = json.loads((folder / "model.json").read_text())
-    assert (described["metadata"], described["step"]) == ({"epoch": 2}, 2)
+    names = ["model.json", "weights-000003.safetensors", "weights-000004.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(artifacts(run)) == [f"models/model/{name}" for name in names]
+    loaded = SavedModel(folder).load()
+    assert loaded["w"].tolist() == [[3, 3], [3, 3]]
+    assert (loaded["b"][1], loaded["n"]) == (3, None)
+    described = document(run, "models/model/model")
+    assert (described["metadata"], described["step"]) == ({"epoch": 3}, 3)
+    assert SavedModel(folder, step=2).load()["b"][1] == 2
+
+
+def test_a_model_takes_the_step_of_the_last_row_and_none_before_the_first(run):
+    run.log_model({"w": [1.0]}, "first")
+    run.log_metrics({"loss": 1.0}, step=7)
+    run.log_model({"w": [1.0]}, "second")
+    steps = [
+        SavedModel(run.path / "models" / name).document["step"] for name in ("first", "second")
+    ]
+    assert steps == [None, 7]
 
 
 def test_a_model_may_stand_in_the_folder_of_another(run):
     np = pytest.importorskip("numpy")
     inner = run.log_model({"w": np.ones(2)}, "net/encoder")
-    for _ in range(2):
+    for _ in range(3):
         run.log_model({"w": np.zeros(3)}, "net")
-    assert load_tree(inner)["w"].tolist() == [1, 1]
-    assert load_tree(run.path / "models/net")["w"].tolist() == [0, 0, 0]
+    assert SavedModel(inner).load()["w"].tolist() == [1, 1]
+    assert SavedModel(run.path / "models/net").load()["w"].tolist() == [0, 0, 0]
 
 
-def test_a_live_model_is_refused_with_what_to_do(run):
-    torch = pytest.importorskip("torch", reason="pip install torch==2.13.0")
-    with pytest.raises(InvalidTypeError, match="state_dict"):
-        run.log_model(torch.nn.Linear(1, 1))
+def test_a_model_whose_document_would_be_a_folder_is_refused_and_leaves_nothing(run):
+    run.log_model({"w": [1.0]}, "net/model.json")
+    with pytest.raises(InvalidNameError, match="a file and a folder at once"):
+        run.log_model({"w": [1.0]}, "net")
+    assert os.listdir(run.path / "models/net") == ["model.json"]
+    assert len(artifacts(run)) == 2
+    run.end_run()
+    assert "lost" not in document(run, "summary")
+
+
+def test_what_no_format_takes_is_refused_with_what_to_do(run):
+    with pytest.raises(InvalidTypeError, match="allow_unsafe=True"):
+        run.log_model(object())
     with pytest.raises(InvalidValueError, match="save_optimizer_state"):
         run.log_model({}, save_optimizer_state=True)
+    assert not (run.path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"keep": 0}, "keep="), ({"keep": True}, "keep="), ({"keep": "2"}, "keep="),
+        ({"keep_best": "loss"}, "keep_best="), ({"keep_best": ("loss", 0)}, "keep_best="),
+        ({"keep_best": ("loss", True)}, "keep_best="), ({"keep_best": (3, 3)}, "keep_best="),
+        ({"keep_best": ("never", 1)}, "'never' has not been logged yet, logged are loss"),
+        ({"keep_best": ("strange", 1)}, "define_metric"), ({"aliases": [3]}, "aliases"),
+        ({"step": 1.5}, "step"), ({"signature": {"input": []}}, "signature"),
+    ],
+)  # fmt: skip
+def test_a_wish_that_cannot_be_met_is_refused_before_anything_is_written(run, wrong, named):
+    run.log_metrics({"loss": 1.0, "strange": 2.0})
+    with pytest.raises((InvalidValueError, InvalidTypeError), match=named):
+        run.log_model({"w": [1.0]}, **wrong)
     assert not (run.path / "models").exists()
 
 
@@ -701,7 +738,7 @@ def test_a_full_disk_is_one_warning_and_everything_but_the_files_arrives(run, fu
     summary = document(run, "summary")
     assert summary["lost"] == {"files": 3}
     assert (document(run, "params"), summary["tags"]) == ({"lr": 0.1}, {"tag": ""})
-    assert load_tree(run.path / "models/model")["w"].tolist() == [1]
+    assert SavedModel(run.path / "models/model").load()["w"].tolist() == [1]
 
 
 def test_on_error_raise_turns_a_refusing_disk_into_an_error(root, full_disk):
@@ -746,7 +783,7 @@ def test_a_model_is_published_only_once_its_weights_are_there(run, monkeypatch):
 
     monkeypatch.setattr(io, "replace", replace)
     folder = run.log_model({"w": np.zeros(1)})
-    assert load_tree(folder)["w"].tolist() == [1]
+    assert SavedModel(folder).load()["w"].tolist() == [1]
 
 
 def test_a_folder_deleted_before_the_end_gets_its_rows_back(run, capsys):

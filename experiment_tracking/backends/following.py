@@ -17,7 +17,6 @@ from typing import Any
 import orjson
 
 from experiment_tracking.backends.interface import BoundBackend
-from experiment_tracking.backends.kept_files import known_of_model, newest_save
 from experiment_tracking.errors import in_words
 from experiment_tracking.folder.history import START, HistoryWriter, Row
 from experiment_tracking.folder.layout import RunFolder
@@ -371,6 +370,9 @@ class BackendFollower:
 
     def _give_model(self, model: Any, path: Any, **known: Any) -> None:
         """Give the newest save alone: the run saves over and over, and keeps earlier ones."""
+        # It loads OpenSSL, for which a run that starts does not wait.
+        from experiment_tracking.backends.kept_files import known_of_model, newest_save
+
         above = os.path.join(RunFolder(self._run_path).backends, f".{id(self):x}-model")
         with newest_save(str(path), above) as (alone, document):
             known |= known_of_model(document)

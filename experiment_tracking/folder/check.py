@@ -258,10 +258,13 @@ def _check_files(folder: RunFolder) -> Iterator[Problem]:
     # Without a list that can be read nobody can say which files are not on it.
     known = None if unread else {str(entry.get("path")) for entry in listed}
     problems = [problem for entry in listed for problem in _check_file(folder, entry)]
-    problems += [*unread, *_check_leftovers(folder, known)]
+    problems += unread
+    told = {problem.path for problem in problems}
+    problems += [each for each in check_saved(folder, listed) if each.path not in told]
     yield from problems
-    told = {problem.path for problem in problems if problem.kind != "leftover"}
-    yield from (each for each in check_saved(folder, listed) if each.path not in told)
+    # A model's own document says more of its files than the list.
+    told = {problem.path for problem in problems}
+    yield from (each for each in _check_leftovers(folder, known) if each.path not in told)
 
 
 def _listed(folder: RunFolder) -> tuple[list[dict[str, Any]], list[Problem]]:

@@ -47,8 +47,8 @@ def check_saved(folder: RunFolder, listed: list[dict[str, Any]]) -> Iterator[Pro
         for name in files:
             yield from _check_payload(os.path.join(place, name), _said(files[name]), known)
         if not problems:
-            left = (name for name in names if _PAYLOAD.match(name) and name not in files)
-            yield from map(_unnamed, sorted({os.path.join(place, n) for n in left} & known.keys()))
+            left = sorted(name for name in names if _PAYLOAD.match(name) and name not in files)
+            yield from (_unnamed(os.path.join(place, name)) for name in left)
 
 
 def _unnamed(path: str) -> Problem:

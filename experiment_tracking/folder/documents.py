@@ -50,7 +50,11 @@ def read_document(path: str) -> dict[str, Any]:
     OSError
         If it is missing or cannot be read now.
     """
-    data = io.read(path, MAX_BYTES)
+    return parse_document(path, io.read(path, MAX_BYTES))
+
+
+def parse_document(path: str, data: bytes) -> dict[str, Any]:
+    """Return what the bytes of a document say; raises as :func:`read_document`."""
     value = _parse(path, data)
     if type(value) is not dict:
         raise DamagedError(f"{path} holds {type(value).__name__}, expected a JSON object.")

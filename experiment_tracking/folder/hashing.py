@@ -72,9 +72,10 @@ class HashedBeside:
         self._hash = hashlib.sha256()
         # Bounded: pieces may be copies of what lies on a device, made one at a time.
         self._pieces: queue.Queue[Any] = queue.Queue(_WAITING_PIECES)
-        self._thread: threading.Thread | None = threading.Thread(target=self._work, daemon=True)
+        thread = threading.Thread(target=self._work, name="hashing", daemon=True)
+        self._thread: threading.Thread | None = thread
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError:  # at the interpreter's end no thread can be started
             self._thread = None
 

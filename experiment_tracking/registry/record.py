@@ -5,7 +5,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from experiment_tracking.errors import InvalidTypeError, InvalidValueError, NotFoundError
+from experiment_tracking.errors import (
+    DamagedError,
+    InvalidTypeError,
+    InvalidValueError,
+    NotFoundError,
+)
 from experiment_tracking.folder import amendments as corrections
 from experiment_tracking.folder.digest import Digest, merged_rows
 from experiment_tracking.folder.history import HistoryReader, Row
@@ -201,7 +206,8 @@ class RunRecord(RunSummary):
         Returns
         -------
         dict or None
-            Its entry in ``artifacts.json``; ``run.load_model(entry["name"])`` reads it.
+            An entry of it in ``artifacts.json``. ``run.load_model(entry["name"], step=step)`` reads
+            that save; ``run.load_model(name, best="val/loss")`` finds the best by itself.
         """
         models = [entry for entry in self.artifacts if entry.get("kind") == "model"]
         there = [entry for entry in models if step is not None and entry.get("step") == step]
@@ -272,6 +278,7 @@ class RunRecord(RunSummary):
         into: Any = None,
         *,
         step: int | None = None,
+        best: str | None = None,
         as_numpy: bool = False,
         allow_unsafe: bool = False,
         trusted: Iterable[str] = (),
@@ -290,6 +297,8 @@ class RunRecord(RunSummary):
             As it was given to ``log_model``.
         step
             Which of the saves that are kept, by default the newest.
+        best
+            A metric, in the place of ``step``: the save at which it was best.
 
         Raises
         ------
@@ -300,24 +309,33 @@ class RunRecord(RunSummary):
         InvalidValueError
             If it is a pickle and ``allow_unsafe`` is not given; if it does not fit ``into``.
         """
-        return self.saved_model(name, step).load(
+        return self.saved_model(name, step, best).load(
             into, as_numpy=as_numpy, allow_unsafe=allow_unsafe, trusted=trusted, verify=verify
         )
 
-    def saved_model(self, name: str = "model", step: int | None = None) -> "SavedModel":
+    def saved_model(
+        self, name: str = "model", step: int | None = None, best: str | None = None
+    ) -> "SavedModel":
         """Return the handle on a saved model; nothing of it is read yet.
 
         Raises
         ------
         NotFoundError
             If the run has no model of that name.
+        DamagedError
+            If its folder is a link, or stands behind one.
         """
         from experiment_tracking.formats.models.saved import SavedModel
 
         models = sorted({str(e.get("name")) for e in self.artifacts if e.get("kind") == "model"})
         if name not in models:
             raise NotFoundError(f"Run {self.key} has no model {name!r}. {near(name, models)}")
-        return SavedModel(brought(os.path.join(self.folder.models, *name.split("/"))), step)
+        inside = os.path.join("models", *name.split("/"))
+        path = brought(os.path.join(self.folder.path, inside))
+        # Neither a link nor a name in a foreign artifacts.json leads out of the run.
+        if os.path.realpath(path) != os.path.join(os.path.realpath(self.folder.path), inside):
+            raise DamagedError(f"{path} leads out of the run; a run holds no links.")
+        return SavedModel(path, step, best)
 
     def fetch(self, name: str) -> "Path":
         """Return where a file or folder of the run is; of a run in an object store bring it first.

@@ -157,8 +157,15 @@ def test_what_a_save_left_that_was_killed_before_its_model_json_is_told(root, ru
     entry = next(e for e in listed["artifacts"] if e["path"].endswith(WEIGHTS))
     listed["artifacts"].append({**entry, "path": "models/net/weights-000003.safetensors"})
     (run / "artifacts.json").write_text(json.dumps(listed))
-    assert found(root) == [("leftover", "weights-000003.safetensors")]
-    assert "no model.json names it" in check(root)[0].message
+    # Its second file was not even listed yet: nothing but that differs.
+    shutil.copy(net / WEIGHTS, net / "optimizer-000003.safetensors")
+    assert found(root) == [
+        ("leftover", "optimizer-000003.safetensors"),
+        ("leftover", "weights-000003.safetensors"),
+    ]
+    (message,) = {problem.message for problem in check(root)}
+    assert "no model.json names it" in message
+    assert "safe to delete" in message
 
 
 def test_files_of_models_without_a_model_json_are_their_owners(root, run):

@@ -41,6 +41,10 @@ def test_little_data_is_hashed_without_loading_openssl():
 # ---------------------------------------------------------------------- in a thread of its own
 
 
+def hashing_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "hashing"]
+
+
 def beside(pieces):
     digest = HashedBeside()
     for piece in pieces:
@@ -54,22 +58,20 @@ def test_a_hash_taken_beside_is_that_of_the_whole(pieces):
 
 
 def test_the_thread_has_ended_when_the_hash_is_known():
-    before = threading.active_count()
     digest = HashedBeside()
     digest.update(b"abc")
     assert digest.hexdigest() == hashlib.sha256(b"abc").hexdigest()
-    assert threading.active_count() == before
+    assert hashing_threads() == []
     assert digest.hexdigest() == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_the_thread_ends_where_nobody_wants_the_hash_any_more():
-    before = threading.active_count()
     digest = HashedBeside()
     for _ in range(10):
         digest.update(b"abc")
     digest.close()
     digest.close()
-    assert threading.active_count() == before
+    assert hashing_threads() == []
 
 
 def test_few_pieces_wait_at_any_time(monkeypatch):

@@ -85,8 +85,35 @@ def test_a_socket_is_refused_without_waiting(tmp_path):
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
-        with pytest.raises((OSError, DamagedError)):
+        with pytest.raises(DamagedError, match="not a regular file"):
             io.read(path, 100)
+
+
+@pytest.mark.parametrize("suffix", ["", ".keras"])
+def test_a_hidden_file_says_which_process_writes_it(tmp_path, suffix):
+    path = str(tmp_path / "weights-000001.bin")
+    with io.made_elsewhere(path, suffix) as hidden:
+        Path(hidden).touch()
+        (name,) = os.listdir(tmp_path)
+        assert (io.writer_of(name), name.endswith(suffix)) == (os.getpid(), True)
+    assert [io.writer_of(name) for name in os.listdir(tmp_path)] == [None]
+
+
+@pytest.mark.parametrize("name", [".a.tmp", ".a.12.tmp", "a.12.0011aabb.tmp", ".12.0011aabb", ""])
+def test_a_file_that_we_do_not_write_so_is_nobodys(name):
+    assert io.writer_of(name) is None
+
+
+def test_folders_are_made_with_those_above_and_flushed(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(io, "fsync_folder", flushed.append)
+    for _ in range(2):
+        io.make_folders(str(tmp_path / "a/b/c"))
+    assert flushed == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a/b")]
+    (tmp_path / "file").touch()
+    for name in ("file", "file/inner"):
+        with pytest.raises(FileExistsError, match="file"):
+            io.make_folders(str(tmp_path / name))
 
 
 def test_a_missing_file_says_nothing_about_contents(tmp_path):

@@ -255,6 +255,61 @@ def test_artifacts_and_models_are_listed_and_loaded(track):
         RunRecord(track("b").path).load_model()
 
 
+def test_an_earlier_save_of_a_model_is_loaded_by_its_step(track):
+    run = track("a", status=None)
+    for step in range(4):
+        run.log_model({"w": np.full(3, step)}, step=step, keep=3)
+    run.end_run()
+    record = RunRecord(run.path)
+    assert record.load_model()["w"].tolist() == [3, 3, 3]
+    assert record.load_model(step=1)["w"].tolist() == [1, 1, 1]
+    assert [save["step"] for save in record.saved_model().saves] == [3, 2, 1]
+    with pytest.raises(NotFoundError, match=r"no save of step 0 is kept, only of 3, 2, 1\."):
+        record.load_model(step=0)
+
+
+def test_the_arguments_of_a_load_reach_the_model(track):
+    run = track("a", status=None)
+    folder = run.log_model({"w": np.zeros(3)})
+    run.end_run()
+    weights = folder / "weights-000001.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"x")
+    record = RunRecord(run.path)
+    with pytest.raises(DamagedError, match="SHA-256"):
+        record.load_model()
+    assert record.load_model(verify=False)["w"][0] == 0
+    with pytest.raises(InvalidValueError, match="into="):
+        record.load_model(into={"other": np.zeros(3)}, verify=False)
+    weights.write_bytes(whole)
+
+
+@pytest.mark.parametrize("place", ["models", "models/net", "models/net/inner"])
+def test_a_model_behind_a_link_is_refused(track, tmp_path, place):
+    run = track("a", status=None)
+    run.log_model({"w": np.zeros(3)}, "net/inner")
+    run.end_run()
+    (run.path / place).rename(tmp_path / "outside")
+    (run.path / place).symlink_to(tmp_path / "outside")
+    with pytest.raises(DamagedError, match="leads out of the run"):
+        RunRecord(run.path).load_model("net/inner")
+    (run.path / place).unlink()
+    (tmp_path / "outside").rename(run.path / place)
+
+
+@pytest.mark.parametrize("name", ["../../b/models/model", "../..", "..", "."])
+def test_a_foreign_list_of_artifacts_leads_out_of_no_run(track, name):
+    other = track("b", status=None)
+    other.log_model({"w": np.zeros(3)})
+    other.end_run()
+    run = track("a")
+    listed = {"artifacts": [{"path": "x", "kind": "model", "name": name}]}
+    (run.path / "artifacts.json").write_text(json.dumps(listed))
+    with pytest.raises(DamagedError, match="leads out of the run"):
+        RunRecord(run.path).load_model(name)
+    (run.path / "artifacts.json").unlink()
+
+
 def test_a_missing_optional_document_reads_as_empty(track, tmp_path):
     run = track("a", params={"lr": 1})
     (tmp_path / "damaged").touch()

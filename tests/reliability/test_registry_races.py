@@ -308,3 +308,74 @@ def test_a_process_that_registers_on_and_on_is_killed_and_nothing_acknowledged_i
         assert set(acknowledged) <= set(seen)
         assert len(set(acknowledged)) == len(acknowledged)
     assert len(seen) <= len(acknowledged) + 4
+
+
+def test_of_many_who_purge_at_once_none_fails_and_nothing_is_left(alone, run, tmp_path):
+    root = tmp_path / "root"
+    registry = ModelRegistry(root)
+    for _ in range(8):
+        registry.register(run, "digits")
+    registry.delete("digits")
+    ended = alone(purge_at_once, str(root))
+    assert ended.result == [0] * 8, ended.stderr
+    assert os.listdir(root / MODELS / "digits" / "versions") == []
+    kinds = [event.kind for event in ModelRegistry(root).history("digits")]
+    assert kinds.count("purged") == 1
+    assert check(root) == []
+
+
+def purge_at_once(root):
+    return in_processes(8, lambda number: ModelRegistry(root).purge("digits"))
+
+
+def test_gates_that_are_set_at_once_are_all_there(alone, run, tmp_path):
+    root = tmp_path / "root"
+    ModelRegistry(root).register(run, "digits")
+    ended = alone(set_gates_at_once, str(root))
+    assert ended.result is not None, ended.stderr
+    for policy, last in ended.result:
+        assert policy == last
+        assert policy.keys() == {"Staging", "Production"}
+
+
+def set_gates_at_once(root):
+    def set_gate(number):
+        stage = ("Staging", "Production")[number % 2]
+        ModelRegistry(root).set_policy("digits", stage, f"loss < {number}")
+
+    found, registry = [], ModelRegistry(root)
+    for _ in range(5):
+        assert in_processes(4, set_gate) == [0] * 4
+        known = [e.known for e in registry.history("digits") if e.kind == "policy set"]
+        last = {each["stage"]: {"require": each["require"]} for each in known}
+        found.append((registry.policy("digits"), last))
+    return found
+
+
+_SAVE = """
+import sys
+import numpy as np
+from experiment_tracking import ExperimentTracker
+tracker = ExperimentTracker("p", root=sys.argv[1], use_tensorboard=False, auto_log=False)
+run = tracker.start_run("live")
+while True:
+    run.log_model({"w": np.arange(1000.0)}, "digits", optimizer={"m": np.ones(2)})
+    print(run.path, flush=True)
+"""
+
+
+def test_a_model_that_another_process_saves_on_and_on_is_registered_whole(run, tmp_path):
+    root = tmp_path / "root"
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SAVE, root], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        path = process.stdout.readline().strip()
+        registry = ModelRegistry(root)
+        for _ in range(10):
+            registry.register(path, "digits")
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    assert look(root) == list(range(10, 0, -1))

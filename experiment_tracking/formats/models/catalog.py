@@ -59,12 +59,13 @@ def format_named(framework: object, subject: str) -> ModelFormat:
     DamagedError
         If there is none of that name.
     """
-    if framework not in _FORMATS:
+    if not isinstance(framework, str) or framework not in _FORMATS:
+        shown = repr(framework) if isinstance(framework, str) else type(framework).__name__
         raise DamagedError(
-            f"{subject}: its framework is {framework!r:.60}, known are {', '.join(_FORMATS)}. "
+            f"{subject}: its framework is {shown:.60}, known are {', '.join(_FORMATS)}. "
             "Upgrade experiment_tracking, or restore model.json."
         )
-    return _load(str(framework))
+    return _load(framework)
 
 
 def _load(framework: str) -> ModelFormat:

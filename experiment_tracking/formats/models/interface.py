@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from experiment_tracking.errors import InvalidTypeError, InvalidValueError
+from experiment_tracking.errors import InvalidTypeError, InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -22,6 +22,8 @@ class Streamed(NamedTuple):
     format: str
     """What kind of file it is, ``safetensors`` for one."""
     pieces: Callable[[], Iterable[Buffer]]
+    """Gives its bytes in order: contiguous buffers of any size, even tens of thousands of small
+    ones. Each is asked for when its turn has come, and let go before the next."""
     known: Mapping[str, Any] = {}
     """What ``model.json`` says of it beside name, size and hash."""
 
@@ -96,8 +98,16 @@ class ModelFormat(ABC):
         """
 
     def load_optimizer(self, save: Save, into: Any, scheduler: Any) -> Any:
-        """Return the optimizer's state; fill ``into`` and ``scheduler`` where they are given."""
-        raise InvalidTypeError(f"Models of {self.framework} are kept without an optimizer.")
+        """Return the optimizer's state; fill ``into`` and ``scheduler`` where they are given.
+
+        Raises
+        ------
+        NotFoundError
+            If the model was saved without it.
+        """
+        raise NotFoundError(
+            f"{save.subject}: models of {self.framework} are kept without an optimizer."
+        )
 
     def load_program(self, save: Save) -> Callable[..., Any]:
         """Return the function that computes the model, without the code that defined it.
