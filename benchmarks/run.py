@@ -1,6 +1,6 @@
 """Measure what README.md promises, from a wheel in a fresh virtual environment.
 
-    python benchmarks/run.py            # about 9 minutes; prints the table
+    python benchmarks/run.py            # about 11 minutes; prints the table
     python benchmarks/run.py --write    # and puts it into benchmarks/README.md
     python benchmarks/run.py --quick    # a first look in about a minute
     python benchmarks/run.py --full     # ten million rows, one minute of TensorBoard
@@ -35,6 +35,7 @@ SCRIPTS = (
     "bench_tensorboard.py",
     "bench_scan.py",
     "bench_history.py",
+    "bench_models.py",
     "bench_cli.py",
     _BACKENDS,
 )
