@@ -31,6 +31,8 @@ _BLOCKS = re.compile(r"^(#{1,6}(?=\s|$)|[-+=](?=[-+=\s]|$)|\d+(?=[.)](?:\s|$)))"
 _WHOLE = ("sklearn", "xgboost", "lightgbm", "keras", "onnx", "cloudpickle")
 """Frameworks whose files hold the model and not its state alone."""
 
+_REVIEW = "It runs code of these modules: look at them first. They have to be importable."
+
 _LIBRARIES = {"torch": "pytorch", "flax.nnx": "flax", "sklearn": "sklearn", "arrays": "numpy"}
 """What the Hugging Face hub calls a framework, where that is another word."""
 
@@ -220,14 +222,33 @@ def _loading(version: ModelVersion, document: Mapping[str, Any]) -> str:
 def loading_lines(document: Mapping[str, Any], load: str) -> list[str]:
     """Return the lines that load a model; ``load`` is the call but for its last bracket."""
     framework = document.get("framework")
-    unsafe = ", allow_unsafe=True" if framework == "cloudpickle" else ""
+    options = with_options(document)
     what = "model" if framework in _WHOLE else "state"
-    lines = [f"{what} = {load}{unsafe})\n"]
+    lines = [f"{what} = {load}{options.removeprefix(', ') if load[-1] == '(' else options})\n"]
+    if "trusted=" in options:
+        lines.insert(0, f"# {_REVIEW}\n")
     if framework in _INTO:
         comma = "" if load.endswith("(") else ", "
         what, name = _INTO[str(framework)]
         lines.append(f"# Or into {what}: {load}{comma}into={name})\n")
     return lines
+
+
+def with_options(document: Mapping[str, Any]) -> str:
+    """Return what a call that loads the model has to say beside which one, with a comma before.
+
+    That is what may run code: the types that nobody knows to be harmless are named.
+
+    >>> with_options({"framework": "cloudpickle"})
+    ', allow_unsafe=True'
+    """
+    from experiment_tracking.formats.models.sklearn import HARMLESS
+
+    if document.get("framework") == "cloudpickle":
+        return ", allow_unsafe=True"
+    named = document.get("types")
+    own = sorted({*map(str, named)} - HARMLESS) if isinstance(named, list) else []
+    return f", trusted={own!a}" if own else ""
 
 
 def _signature(document: Mapping[str, Any]) -> str:
@@ -281,6 +302,7 @@ def _origin(version: ModelVersion, document: Mapping[str, Any]) -> str:
             "Run": f"{version.run} (id {version.run_id})",
             "Run began": run.get("created_at"),
             "Run by": run.get("user"),
+            "Model in it": version.lineage.get("artifact_path"),
             "Commit": code.get("commit"),
             "Saved": document.get("saved_at"),
             "Step": document.get("step"),

@@ -1,48 +1,40 @@
-"""Documents of the registry: flushed when they are created, and read together with their hash."""
+"""Documents of the registry, which are told by their hash."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from experiment_tracking.errors import DamagedError
+from experiment_tracking.errors import DamagedError, InvalidValueError
 from experiment_tracking.folder import io
-from experiment_tracking.folder.documents import MAX_BYTES
+from experiment_tracking.folder.documents import MAX_BYTES, encode, parse_document
 from experiment_tracking.folder.hashing import sha256
 
 
-def create_flushed(path: str, data: bytes) -> None:
-    """Create ``path``, which must not exist, holding ``data`` on the disk."""
-    fd = io.create_with(path, data)
-    try:
-        io.fsync(fd)
-    finally:
-        io.close(fd)
-
-
-def read_hashed(path: str) -> tuple[dict[str, Any], str]:
-    """Read a JSON object and the SHA-256 of its bytes.
+def encode_readable(value: Any, what: str) -> bytes:
+    """Write a document that a reader will take.
 
     Raises
     ------
-    DamagedError
-        If it is no JSON object, a link, or no regular file.
-    OSError
-        If it is missing or cannot be read now.
+    InvalidValueError
+        If it would be too large for that.
     """
+    data = encode(value)
+    if len(data) > MAX_BYTES:
+        raise InvalidValueError(
+            f"{what} has {len(data):,} bytes, allowed are {MAX_BYTES:,}. Keep what is large in a "
+            "file of the run."
+        )
+    return data
+
+
+def read_hashed(path: str) -> tuple[dict[str, Any], str]:
+    """Read a document and the SHA-256 of its bytes; raises as ``read_document``."""
     data = io.read(path, MAX_BYTES)
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        seen = "empty" if not data else "all NUL bytes" if not data.strip(b"\0") else str(error)
-        raise DamagedError(f"{path} is not JSON: {seen}.") from error
-    if type(value) is not dict:
-        raise DamagedError(f"{path} holds {type(value).__name__}, expected a JSON object.")
-    return value, sha256(data)
+    return parse_document(path, data), sha256(data)
 
 
 def read_as_registered(path: str, registered: str | None, by: str) -> dict[str, Any]:
-    """Read a JSON object that must have the SHA-256 that it was registered with.
+    """Read a document that must have the SHA-256 that it was registered with.
 
     Parameters
     ----------

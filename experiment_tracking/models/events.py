@@ -1,7 +1,9 @@
 """What was done to a registered model: one small file each, numbered and never changed.
 
 The next number is taken by creating its file exclusively, so of two that come at once one wins and
-the other looks again. Each names the SHA-256 of the one before: to change one of them shows.
+the other looks again. Each names the SHA-256 of the one before, so to change one of them shows at
+the one behind it. A change of the newest does not, nor one after which all behind it are written
+anew: to tell that too, keep :attr:`Event.file_sha256` of the newest in another place.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiment_tracking.errors import DamagedError, InvalidValueError
+from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
-from experiment_tracking.folder.documents import MAX_BYTES, encode, utc_now
-from experiment_tracking.models.documents import create_flushed, read_hashed
+from experiment_tracking.folder.documents import utc_now
+from experiment_tracking.models.documents import encode_readable, read_hashed
 
 _NAME = re.compile(r"([0-9]{6,})\.json")
 _PATIENCE_S = 2.0
@@ -38,6 +40,8 @@ class Event(NamedTuple):
     """Which version; None where it was the model."""
     known: dict[str, Any]
     """The rest: ``stage``, ``from``, ``reason`` and the like, by kind."""
+    file_sha256: str = ""
+    """Of its file. As long as it is the same, so is all that was done before."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as one plain mapping."""
@@ -55,14 +59,10 @@ class Wish(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Events that have been read, in the folder of that identity."""
+    """Events that have been read, and by what to tell that they are still those."""
 
-    folder: tuple[int, int]
+    mark: tuple[int, ...]
     events: list[Event]
-    last_sha256: str | None
-
-
-_NOTHING = _Seen((0, 0), [], None)
 
 
 class EventLog:
@@ -76,7 +76,7 @@ class EventLog:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._seen = _NOTHING
+        self._seen = _Seen((), [])
         self._taken = 0
 
     def read(self) -> list[Event]:
@@ -89,16 +89,16 @@ class EventLog:
         OSError
             If the folder, or one of them, cannot be read now.
         """
-        seen, top = self._look()
-        events, last = list(seen.events), seen.last_sha256
+        top, seen = self._highest(), self._seen
+        events = list(seen.events) if seen.mark == self._mark(len(seen.events)) else []
         for number in range(len(events) + 1, top + 1):
-            event, last = self._read_one(number, last, newest=number == top)
-            events.append(event)
-        self._seen = _Seen(seen.folder, events, last)
+            previous = events[-1].file_sha256 if events else None
+            events.append(self._read_one(number, previous, newest=number == top))
+        self._seen = _Seen(self._mark(len(events)), events)
         return list(events)
 
-    def add(self, number: int, wish: Wish) -> bool:
-        """Create the event of that number, behind those read; tell whether it could be.
+    def add(self, last: Event | None, wish: Wish) -> bool:
+        """Create the event right behind ``last``, None for the first; tell whether it could be.
 
         When this returns True it is on the disk. False: somebody else was quicker.
 
@@ -107,8 +107,9 @@ class EventLog:
         InvalidValueError
             If it says more than a reader would take.
         OSError
-            If the disk refuses; nothing was added then.
+            If the disk refuses.
         """
+        number = last.number + 1 if last else 1
         event = {
             "id": os.urandom(8).hex(),
             "at": utc_now(),
@@ -116,16 +117,11 @@ class EventLog:
             "kind": wish.kind,
             **({} if wish.version is None else {"version": wish.version}),
             **wish.known,
-            "previous": self._seen.last_sha256,
+            "previous": last.file_sha256 if last else None,
         }
-        path, data = self._path(number), encode(event)
-        if len(data) > MAX_BYTES:
-            raise InvalidValueError(
-                f"What is said of the model has {len(data):,} bytes, allowed are {MAX_BYTES:,}. "
-                "Keep it in a file of the run."
-            )
+        path, data = self._path(number), encode_readable(event, "What is said of the model")
         try:
-            _create_durably(path, data)
+            io.create_whole(path, data, durable=True)
         except FileExistsError:
             self._taken = number
             return self._is_ours(path, event)
@@ -140,23 +136,30 @@ class EventLog:
     def _path(self, number: int) -> str:
         return os.path.join(self.path, f"{number:06d}.json")
 
-    def _look(self) -> tuple[_Seen, int]:
-        """Return what was read before, if it is of this folder still, and the highest number."""
+    def _highest(self) -> int:
         try:
             names = os.listdir(self.path)
-            status = os.stat(self.path)
         except FileNotFoundError:
-            return _NOTHING, 0
+            return 0
         top = max((int(m[1]) for m in map(_NAME.fullmatch, names) if m), default=0)
         # A listing may leave out what is created meanwhile, and a client of a network file
         # system may have an old one: what was found taken is there.
-        top = max(top, self._taken)
-        seen, folder = self._seen, (status.st_dev, status.st_ino)
-        if seen.folder != folder or len(seen.events) > top:
-            seen = _Seen(folder, [], None)
-        return seen, top
+        return max(top, self._taken)
 
-    def _read_one(self, number: int, previous: str | None, *, newest: bool) -> tuple[Event, str]:
+    def _mark(self, count: int) -> tuple[int, ...]:
+        """Return what differs when the folder, or the last of so many events, is another one.
+
+        Who goes on behind an event that has been replaced breaks the chain for everybody.
+        """
+        try:
+            folder = os.stat(self.path)
+            last = os.lstat(self._path(count)) if count else folder
+        except FileNotFoundError:
+            return ()
+        own = (last.st_ino, last.st_size, last.st_mtime_ns) if count else ()
+        return (folder.st_dev, folder.st_ino, *own)
+
+    def _read_one(self, number: int, previous: str | None, *, newest: bool) -> Event:
         document, sha256 = self._document(number, newest=newest)
         path = self._path(number)
         if document.get("previous") != previous:
@@ -165,7 +168,7 @@ class EventLog:
                 f"{path} was added behind {before} of another content: one of the two was changed "
                 f"since. {_RESTORE}"
             )
-        return _to_event(path, number, document), sha256
+        return _to_event(path, number, document)._replace(file_sha256=sha256)
 
     def _document(self, number: int, *, newest: bool) -> tuple[dict[str, Any], str]:
         # Without hard links the newest may be one that is being written at this moment.
@@ -211,24 +214,3 @@ def _to_event(path: str, number: int, document: dict[str, Any]) -> Event:
         )
     known = {key: value for key, value in document.items() if key not in _OWN}
     return Event(number, str(at), str(by), str(kind), version, known)
-
-
-# ---------------------------------------------------------------------- writing
-
-
-def _create_durably(path: str, data: bytes) -> None:
-    """Create ``path``, which must not exist; it is on the disk before anybody sees it."""
-    folder, name = os.path.split(path)
-    hidden = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    try:
-        create_flushed(hidden, data)
-        try:
-            os.link(hidden, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            create_flushed(path, data)
-    finally:
-        if os.path.lexists(hidden):
-            os.unlink(hidden)
-    io.fsync_folder(folder)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiment_tracking.errors import InvalidValueError
+from experiment_tracking.errors import InvalidValueError, NotFoundError
 from experiment_tracking.folder import io
 from experiment_tracking.models.publication import check_file
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMS = ("program", "onnx")
 """What a version can be exported to."""
 
+_WITH_PROGRAM = ("torch", "jax", "flax.nnx", "equinox")
 _WAYS = {
     **dict.fromkeys(
         ("jax", "flax.nnx", "equinox"),
@@ -54,6 +55,8 @@ def export(
     ------
     InvalidValueError
         If there is no such way; it says which there is. If the ONNX file computes something else.
+    NotFoundError
+        If there is no folder to write the file in.
     DamagedError
         If a file is not as it was registered.
     MissingPackageError
@@ -62,15 +65,16 @@ def export(
         If the disk refuses.
     """
     target = os.path.abspath(os.path.expanduser(path))
+    check_folder_of(target)
     if to not in FORMS:
         raise InvalidValueError(
             f"{version.key} cannot be exported to {to!r:.60}. Allowed are {', '.join(FORMS)}."
         )
     framework = version.framework
     if to == "program":
-        copy_file(version, _file(version, "program"), target)
+        copy_file(version, _program(version), target)
     elif framework == "onnx":
-        copy_file(version, _file(version, "weights"), target)
+        copy_file(version, str(version.model.document["files"]["weights"]["file"]), target)
     elif framework in _WAYS:
         raise InvalidValueError(
             f"{version.key} is of {framework}, which is not exported to ONNX here. "
@@ -81,11 +85,24 @@ def export(
     return Path(target)
 
 
+def check_folder_of(path: str) -> None:
+    """Insist on a folder to write a file in.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        raise NotFoundError(f"There is no folder {folder} to write {name!r} in. Make it first.")
+
+
 def _write_onnx(version: ModelVersion, target: str, trusted: Iterable[str]) -> None:
     from experiment_tracking.models import to_onnx
 
     if version.framework == "torch":
-        _file(version, "program")
+        _program(version)
     with io.made_elsewhere(target, ".onnx") as hidden:
         if version.framework == "torch":
             to_onnx.from_torch(version, hidden)
@@ -103,11 +120,13 @@ def copy_file(version: ModelVersion, name: str, target: str) -> None:
         check_file(hidden, version.lineage["files"][name], source)
 
 
-def _file(version: ModelVersion, role: str) -> str:
-    files = version.model.document["files"]
-    if role not in files:
-        raise InvalidValueError(
-            f"{version.key} has no {role}, it was saved with {', '.join(files)}. Log the model "
-            "with input_example=, and register that."
-        )
-    return str(files[role]["file"])
+def _program(version: ModelVersion) -> str:
+    files, framework = version.model.document["files"], version.framework
+    if "program" in files:
+        return str(files["program"]["file"])
+    way = _WAYS.get(framework, "The way is 'onnx'")
+    if framework in _WITH_PROGRAM:
+        way = "Log the model with input_example=, and register that"
+    raise InvalidValueError(
+        f"{version.key} of {framework} has no program, it was saved with {', '.join(files)}. {way}."
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
@@ -15,6 +16,7 @@ from experiment_tracking.folder.layout import MODELS
 _COMING = ".tmp-"
 _GOING = ".deleting-"
 _ABANDONED_AFTER_S = 86400.0
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class ModelFolder:
@@ -68,11 +70,12 @@ class ModelFolder:
 
     def make(self) -> None:
         """Make the folders of a model where they are not there, and flush their names."""
-        os.makedirs(self.root, exist_ok=True)
-        for path in (os.path.dirname(self.path), self.path, self.events, self.versions):
-            with contextlib.suppress(FileExistsError):
-                io.mkdir(path)
-            io.fsync_folder(os.path.dirname(path))
+        with may_write(self.root):
+            os.makedirs(self.root, exist_ok=True)
+            for path in (os.path.dirname(self.path), self.path, self.events, self.versions):
+                with contextlib.suppress(FileExistsError):
+                    io.mkdir(path)
+                io.fsync_folder(os.path.dirname(path))
 
     # ------------------------------------------------------------------ versions come and go
 
@@ -88,7 +91,8 @@ class ModelFolder:
         """Make a folder that no reader sees, for a version that is coming."""
         self._sweep()
         path = self._hidden(_COMING)
-        io.mkdir(path)
+        with may_write(self.root):
+            io.mkdir(path)
         return path
 
     def drop(self, numbers: Collection[int]) -> None:
@@ -105,9 +109,11 @@ class ModelFolder:
             if os.path.islink(path):
                 os.unlink(path)
             elif os.path.lexists(path):
-                # First out of sight: half a version must not look like one.
-                os.rename(path, hidden)
-                shutil.rmtree(hidden)
+                # Somebody else may be at it: then it is gone, or goes.
+                with contextlib.suppress(FileNotFoundError), may_write(self.root):
+                    # First out of sight: half a version must not look like one.
+                    os.rename(path, hidden)
+                    shutil.rmtree(hidden)
         self._sweep()
 
     def _hidden(self, start: str) -> str:
@@ -122,3 +128,19 @@ class ModelFolder:
                 age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
                 if entry.name.startswith(_GOING) or age_s > _ABANDONED_AFTER_S:
                     shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def may_write(root: str) -> Iterator[None]:
+    """Have an error of who may not write into the models of ``root`` say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
+        message = (
+            f"{error.strerror}: the registered models of {root} cannot be changed here. Ask for "
+            "the right to write there, or register into a root of your own (--root, "
+            "ModelRegistry(root))"
+        )
+        raise OSError(error.errno, message, error.filename) from error

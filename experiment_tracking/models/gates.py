@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiment_tracking.errors import (
@@ -21,13 +23,21 @@ from experiment_tracking.errors import (
 from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import encode, read_document
 from experiment_tracking.folder.values import from_stored
+from experiment_tracking.models.events import Event
+from experiment_tracking.models.references import to_do
 from experiment_tracking.models.stages import to_guarded
 from experiment_tracking.models.version import ModelVersion
 from experiment_tracking.registry.columns import near, values
-from experiment_tracking.registry.filters.filter import Filter, parse
+from experiment_tracking.registry.filters.filter import parse
 from experiment_tracking.registry.index.segments import NUMBERS, RUN_COLUMNS, Builder
 from experiment_tracking.registry.record import flat
 from experiment_tracking.registry.table import RunTable
+
+SET = "policy set"
+"""Kind of the event that says of a gate that it was set."""
+
+_PATIENCE_S = 2.0
+_PAUSE_S = 0.01
 
 
 class Gate(NamedTuple):
@@ -62,10 +72,13 @@ def read_policy(path: str) -> dict[str, Gate]:
         said = read_document(path)
     except FileNotFoundError:
         return {}
-    gates = {}
+    gates: dict[str, Gate] = {}
     for word, gate in said.items():
         try:
-            gates[to_guarded(word)] = _to_gate(gate)
+            stage = to_guarded(word)
+            if stage in gates:
+                raise InvalidValueError(f"{stage} has two gates.")
+            gates[stage] = _to_gate(gate)
         except (InvalidValueError, InvalidTypeError) as error:
             raise DamagedError(
                 f"{path}, {word!r:.40}: {error} Correct the file, or delete it for no gates."
@@ -78,6 +91,25 @@ def set_gate(path: str, stage: str, gate: Gate) -> None:
     gates = {**read_policy(path), stage: gate}
     said = {each: known for each in gates if (known := gates[each].to_dict())}
     io.replace_file(path, encode(said), durable=True)
+
+
+def wait_for_last(path: str, events: Callable[[], Sequence[Event]]) -> None:
+    """Wait until the gate that was set last is in the policy, 2 s at most.
+
+    Its event comes before the file. Who reads the file in between would write it back without
+    that gate. It may also have been edited by hand since, or whoever set it was killed.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while not _has_last(path, events()) and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
+
+
+def _has_last(path: str, events: Sequence[Event]) -> bool:
+    known = next((event.known for event in reversed(events) if event.kind == SET), None)
+    if known is None:
+        return True
+    gate = read_policy(path).get(str(known.get("stage")), Gate())
+    return gate.to_dict() == {key: known[key] for key in Gate._fields if key in known}
 
 
 def _to_gate(said: Any) -> Gate:
@@ -159,10 +191,13 @@ def check_passes(gate: Gate, version: ModelVersion, stage: str) -> dict[str, Any
     approved = [by for by in version.approvals.get(stage, []) if by in gate.approvers]
     reasons = list(_unmet(gate.require, version)) if gate.require else []
     if len(approved) < gate.approvals:
+        how = to_do(
+            ["approve", version.key, stage],
+            f"approve({version.name!r}, {version.version}, {stage!r})",
+        )
         reasons.append(
             f"it needs {gate.approvals} approval{'s' * (gate.approvals > 1)} by "
-            f"{_or(gate.approvers)}, and has {', '.join(approved) or 'none'} (experiments models "
-            f"approve {version.key} {stage}, or registry.approve)"
+            f"{' or '.join(gate.approvers)}, and has {', '.join(approved) or 'none'} ({how})"
         )
     if reasons:
         raise ApprovalError(f"{version.key} may not go to {stage}: {'; '.join(reasons)}.")
@@ -175,14 +210,25 @@ def _unmet(conditions: Iterable[str], version: ModelVersion) -> Iterable[str]:
     for condition in conditions:
         filter_ = parse(condition)
         try:
-            if not filter_.keep(lambda name: values(table, name), 1)[0]:
-                yield f"it needs {condition}, found {_found(filter_, table)}"
+            found = {name: values(table, name)[0] for name in filter_.names}
+            holds = filter_.keep(lambda name: values(table, name), 1)[0]
+            if not holds or _is_undecided(condition, found.values()):
+                yield f"it needs {condition}, found {_in_words(found)}"
         except (InvalidValueError, MetricNotFoundError) as error:
             yield f"it needs {condition}, and that cannot be told of it: {error}".rstrip(".")
 
 
-def _found(filter_: Filter, table: RunTable) -> str:
-    found = {name: values(table, name)[0] for name in filter_.names}
+def _is_undecided(condition: str, found: Collection[Any]) -> bool:
+    """Tell whether a value is missing or NaN that the condition does not itself ask for.
+
+    ``not val/loss > 0.3`` holds for a loss that is NaN, but says nothing good of the model.
+    """
+    is_nan = any(isinstance(value, float) and math.isnan(value) for value in found)
+    words = condition.lower()
+    return (None in found and "null" not in words) or (is_nan and "nan" not in words)
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} nothing" if value is None else f"{name} {value!r:.60}"
         for name, value in found.items()
@@ -213,7 +259,3 @@ def _numbers(kept: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: from_stored(kept.get(name)) for name in NUMBERS}
     numbers: dict[str, Any] = {n: float(v) for n, v in found.items() if v is not None}
     return numbers | ({"goal": kept["goal"]} if kept.get("goal") else {})
-
-
-def _or(names: Iterable[str]) -> str:
-    return " or ".join(names)

@@ -15,23 +15,21 @@ _OF_SAVE = (
 )  # fmt: skip
 
 
-def lineage(record: RunRecord, document: Mapping[str, Any], root: str) -> dict[str, Any]:
-    """Return what is kept of a run and of one save of a model.
+def lineage(record: RunRecord, root: str) -> dict[str, Any]:
+    """Return what is kept of a run.
 
     Parameters
     ----------
     record
         The run, read just now.
-    document
-        ``model.json`` of the save.
     root
         Folder of projects, to which paths are relative where they are below it.
 
     Returns
     -------
     dict
-        ``run``, ``params``, ``metrics`` (last values as stored: those of the moment of the save
-        before the run's), ``run_metrics`` (summaries), ``inputs``, ``code``, ``model``.
+        ``run``, ``params``, ``metrics`` (last values as stored), ``run_metrics`` (summaries),
+        ``inputs``, ``code``.
     """
     stored = record.stored_metrics
     last = {name: kept["last"] for name, kept in stored.items() if "last" in kept}
@@ -41,12 +39,21 @@ def lineage(record: RunRecord, document: Mapping[str, Any], root: str) -> dict[s
     return {
         "run": {**place, "path": path, **_known(facts), "tags": record.tags},
         "params": record.params,
-        "metrics": last | dict(document.get("metrics") or {}),
+        "metrics": last,
         "run_metrics": stored,
         "inputs": record.inputs,
         "code": {"commit": record.commit, "path": _below(record.folder.code, root)},
-        "model": {key: document[key] for key in _OF_SAVE if document.get(key) is not None},
     }
+
+
+def with_save(of_run: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the lineage with what ``model.json`` of one save says.
+
+    That is ``model``; and the values that metrics had at its moment count before the run's last.
+    """
+    metrics = of_run["metrics"] | dict(document.get("metrics") or {})
+    model = {key: document[key] for key in _OF_SAVE if document.get(key) is not None}
+    return {**of_run, "metrics": metrics, "model": model}
 
 
 def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,6 +64,8 @@ def _below(path: str, root: str) -> str | None:
     """Return a path relative to the root, whole where it is elsewhere; None if nothing is there."""
     if not os.path.exists(path):
         return None
-    if not path.startswith(os.path.join(root, "")):
+    # The one may be given through a link, the other not.
+    real, above = os.path.realpath(path), os.path.realpath(root)
+    if not real.startswith(os.path.join(above, "")):
         return path
-    return os.path.relpath(path, root).replace(os.sep, "/")
+    return os.path.relpath(real, above).replace(os.sep, "/")

@@ -15,18 +15,16 @@ from typing import Any, NamedTuple
 
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
-from experiment_tracking.folder.documents import encode
 from experiment_tracking.folder.hashing import Sha256, sha256
 from experiment_tracking.formats.models import saved
 from experiment_tracking.formats.models.saved import SavedModel
-from experiment_tracking.models.documents import create_flushed
+from experiment_tracking.models.documents import encode_readable
 from experiment_tracking.models.folder import ModelFolder
 
 VERSION = "version.json"
 FORMAT = 1
 
 _PIECE_BYTES = 1 << 22
-_TRIES = 5
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -69,8 +67,9 @@ def publish(
     hidden = folder.make_hidden()
     try:
         document, files = _take_save(source, hidden)
-        data = encode(document)
-        create_flushed(os.path.join(hidden, saved.DOCUMENT), data)
+        path = os.path.join(hidden, saved.DOCUMENT)
+        data = encode_readable(document, path)
+        io.close(io.create_with(path, data, durable=True))
         files[saved.DOCUMENT] = {"size_bytes": len(data), "sha256": sha256(data)}
         said = {"format": FORMAT, "name": folder.name, **describe(document), "files": files}
         return _rename(folder, hidden, said, registered)
@@ -80,17 +79,18 @@ def publish(
 
 
 def _take_save(source: SavedModel, hidden: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    for _ in range(_TRIES):
+    while True:
         document = source.document
         try:
             return document, _take_files(source, document, hidden)
         except _SavedAgainError as gone:
-            lost = gone
+            # However often: each time, two saves have been made while one was linked.
             if source.document == document:
-                break
+                raise DamagedError(
+                    f"{gone} It is named by model.json; restore both from the same save."
+                ) from None
             for name in os.listdir(hidden):
                 os.unlink(os.path.join(hidden, name))
-    raise DamagedError(f"{lost} It is named by model.json; restore both from the same save.")
 
 
 def _take_files(
@@ -100,12 +100,14 @@ def _take_files(
     if not isinstance(files, dict) or not files:
         raise DamagedError(f"{source.path} has no files by its model.json. Save the model again.")
     taken: dict[str, dict[str, Any]] = {}
+    # All are taken before the first is read: the run may go on saving.
     for known in files.values():
         name = _checked_name(source, known)
         _link_or_copy(os.path.join(source.path, name), os.path.join(hidden, name))
         taken[name] = {key: known.get(key) for key in ("size_bytes", "sha256")}
+    for name, known in taken.items():
         # What is published is looked at, not what it came from.
-        check_file(os.path.join(hidden, name), taken[name], str(source.path / name))
+        check_file(os.path.join(hidden, name), known, str(source.path / name))
         io.fsync_file(os.path.join(hidden, name))
     return taken
 
@@ -185,7 +187,7 @@ _RESTORE = "Restore all of its files from the same save."
 def _rename(folder: ModelFolder, hidden: str, said: dict[str, Any], registered: int) -> Published:
     while True:
         number = max(folder.highest(), registered) + 1
-        data = encode({**said, "version": number})
+        data = encode_readable({**said, "version": number}, "What is known of the run")
         io.replace_file(os.path.join(hidden, VERSION), data, durable=True)
         try:
             os.rename(hidden, folder.version(number))

@@ -1,14 +1,23 @@
-"""How a version is named: ``name/3``, ``name/Production``, ``name@champion``, ``name``."""
+"""How a version is named: ``name/3``, ``name/Production``, ``name@champion``; and which that is."""
 
 from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from experiment_tracking.errors import InvalidNameError, InvalidTypeError, InvalidValueError
+from experiment_tracking.errors import (
+    InvalidNameError,
+    InvalidTypeError,
+    InvalidValueError,
+    NotFoundError,
+)
 from experiment_tracking.folder.layout import check_name
+from experiment_tracking.models.events import Event
 from experiment_tracking.models.stages import STAGES, find_stage
+from experiment_tracking.models.state import ModelState, VersionState
+from experiment_tracking.registry.columns import near
 
 LATEST = "latest"
 
@@ -70,8 +79,8 @@ def _by_word(name: str, which: str, reference: str) -> Reference:
     import difflib  # only a mistake needs it
 
     words = {word.lower(): word for word in (*STAGES, LATEST)}
-    near = difflib.get_close_matches(which.lower(), words, n=1)
-    hint = f"Near: {name}/{words[near[0]]}." if near else f"If it is an alias: {name}@{which}."
+    close = difflib.get_close_matches(which.lower(), words, n=1)
+    hint = f"Near: {name}/{words[close[0]]}." if close else f"If it is an alias: {name}@{which}."
     raise InvalidValueError(
         f"{reference!r:.80}: {which!r:.40} is no version, and no stage ({', '.join(STAGES)}). "
         f"{hint}"
@@ -158,3 +167,75 @@ def _check_word(word: Any, what: str, example: str) -> str:
             f"for example {example!r}."
         )
     return word
+
+
+# ---------------------------------------------------------------------- which one it is
+
+
+def number_of(state: ModelState, wanted: Reference) -> int:
+    """Return the number of the version that is meant, which is not deleted.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none; the message shows what there is.
+    """
+    name, number, stage, alias = wanted
+    if alias is not None:
+        if alias not in state.aliases:
+            raise NotFoundError(f"{name} has no alias {alias!r:.60}. {near(alias, state.aliases)}")
+        return state.aliases[alias]
+    if number is not None:
+        _check_there(state, name, number)
+        return number
+    there = state.living if stage is None else state.in_stage(stage)
+    if not there:
+        where = f"in {stage}" if stage else "that is not deleted"
+        known = ", ".join(f"{each.number} in {each.stage}" for each in state.living)
+        raise NotFoundError(f"{name} has no version {where}. It has {known or 'none'}.")
+    return there[0].number
+
+
+def _check_there(state: ModelState, name: str, number: int) -> None:
+    if number not in state.versions:
+        known = ", ".join(str(each.number) for each in reversed(state.living))
+        raise NotFoundError(f"{name} has no version {number}. It has {known or 'none'}.")
+    version = state.versions[number]
+    if version.purged:
+        raise NotFoundError(f"{name}/{number} was deleted for good.")
+    if version.deleted is not None:
+        raise NotFoundError(gone(version.deleted, name, number))
+
+
+def subject_of(state: ModelState, name: str, number: int | None) -> ModelState | VersionState:
+    """Return what is meant: the model without a number, else one version that is not deleted.
+
+    Raises
+    ------
+    NotFoundError
+        As :func:`number_of` does.
+    """
+    return state if number is None else state.versions[number_of(state, Reference(name, number))]
+
+
+def gone(deleted: Event, name: str, number: int | None = None) -> str:
+    """Say of what is deleted by whom, when, and how it comes back."""
+    key, words = key_of(name, number), repr(name) if number is None else f"{name!r}, {number}"
+    how = to_do(["restore", key], f"restore({words})")
+    return f"{key} is deleted, by {deleted.by} at {deleted.at}. Restore it: {how}."
+
+
+def key_of(name: str, number: int | None) -> str:
+    """Return how a version is named, or the model where there is no number."""
+    return name if number is None else f"{name}/{number}"
+
+
+def to_do(words: Sequence[str], call: str) -> str:
+    """Say what to do next, at the command line and in Python.
+
+    >>> to_do(["restore", "digits/3"], "restore('digits', 3)")
+    "experiments models restore digits/3, or registry.restore('digits', 3)"
+    """
+    import shlex  # only a mistake needs it
+
+    return f"experiments models {shlex.join(words)}, or registry.{call}"

@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from experiment_tracking.errors import InvalidTypeError, InvalidValueError
+from experiment_tracking.errors import InvalidTypeError, InvalidValueError, RunNotFoundError
+from experiment_tracking.folder.layout import RunFolder
+from experiment_tracking.formats.models.saved import SavedModel
 from experiment_tracking.models.events import Wish
-from experiment_tracking.models.lineage import lineage
+from experiment_tracking.models.lineage import lineage, with_save
 from experiment_tracking.models.publication import publish
-from experiment_tracking.models.resolving import gone
+from experiment_tracking.models.references import gone
 from experiment_tracking.models.state import ModelState
 from experiment_tracking.models.store import ModelStore
 from experiment_tracking.models.version import ModelVersion
@@ -24,38 +26,44 @@ def find_record(root: str, run: Any) -> RunRecord:
     Parameters
     ----------
     run
-        A run, a record, or anything that ``ExperimentRegistry.get`` takes.
+        A run, a tracker with an open one, a record, or anything that ``ExperimentRegistry.get``
+        takes.
     """
-    if isinstance(run, (str, os.PathLike)):
-        run = ExperimentRegistry(root).get(run)
-    path = getattr(run, "path", None)
-    if path is None:
+    # The tracker is a floor above; its current run is the one that it logs to.
+    current = getattr(run, "_current", None)
+    if current is not None and (run := current()) is None:
+        raise InvalidTypeError("The tracker has no open run. Pass the run, its path or its key.")
+    path = getattr(run, "path", run)
+    if not isinstance(path, (str, os.PathLike)):
         raise InvalidTypeError(
-            f"A model is registered from a run, a record, a path or a key, found {run!r:.60} of "
-            f"type {type(run).__name__}."
+            f"A model is registered from a run, a tracker with an open one, a record, a path or a "
+            f"key, found {run!r:.60} of type {type(run).__name__}."
         )
-    return RunRecord(path)
+    # A path needs no root: that of the registry may be made by this very registration.
+    is_run = path is not run or (os.path.isabs(path) and RunFolder(path).exists())
+    return RunRecord(path if is_run else ExperimentRegistry(root).get(path).path)
 
 
 def register(
     store: ModelStore,
     record: RunRecord,
+    source: SavedModel,
     artifact_path: str,
     name: str,
-    step: int | None,
     by: str,
     said: Mapping[str, Any],
 ) -> ModelVersion:
     """Make one save of a run's model the next version; see ``ModelRegistry.register``."""
     folder = store.folder(name)
-    source = record.saved_model(artifact_path, step)
     state = store.state(name)
     _check_open(state, name)
+    of_run = lineage(record, store.root)
     folder.make()
 
     def describe(document: Mapping[str, Any]) -> dict[str, Any]:
+        _check_run(record)
         registered = {"registered_by": by, "artifact_path": artifact_path}
-        return {**registered, **lineage(record, document, store.root)}
+        return {**registered, **with_save(of_run, document)}
 
     number, sha256 = publish(folder, source, describe, max(state.versions, default=0))
     known = {"run": record.key, "run_id": record.id, "sha256": sha256, **said}
@@ -71,6 +79,15 @@ def register(
         folder.drop([number])
         raise
     return store.version(name, state, number)
+
+
+def _check_run(record: RunRecord) -> None:
+    # Its documents are optional: those of a run that is being deleted read as if it had none.
+    if not record.folder.exists():
+        raise RunNotFoundError(
+            f"Run {record.key} is not in {record.path} any more: it was moved or deleted while it "
+            "was registered. Register it from where it is now."
+        )
 
 
 def _check_open(state: ModelState, name: str) -> None:

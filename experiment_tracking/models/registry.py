@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from experiment_tracking.errors import (
-    DamagedError,
-    InvalidValueError,
-)
+from experiment_tracking.errors import DamagedError, InvalidValueError
 from experiment_tracking.folder import layout
 from experiment_tracking.models.events import Event, Wish
+from experiment_tracking.models.folder import may_write
 from experiment_tracking.models.given import (
     said_of_version,
     to_person,
@@ -24,11 +22,13 @@ from experiment_tracking.models.given import (
 from experiment_tracking.models.references import (
     Reference,
     check_alias,
+    number_of,
     parse_reference,
+    subject_of,
+    to_do,
     to_version,
 )
 from experiment_tracking.models.registered import RegisteredModel
-from experiment_tracking.models.resolving import number_of, subject_of
 from experiment_tracking.models.stages import GUARDED, PRODUCTION, to_guarded, to_stage
 from experiment_tracking.models.state import ModelState
 from experiment_tracking.models.store import Decide, ModelStore
@@ -53,8 +53,7 @@ class ModelRegistry:
     What is done to a model is an event, a small file that is never changed; everything else
     follows from them. An event is on the disk when a method returns, and is added only behind the
     state that was looked at: of two who move a model at once, one does, and the other's wish is
-    checked again. Any number of people and processes may use one registry, each with an object
-    of their own.
+    checked again. Any number of people, processes and threads may use one registry.
 
     Parameters
     ----------
@@ -91,6 +90,7 @@ class ModelRegistry:
         name: str | None = None,
         *,
         step: int | None = None,
+        best: str | None = None,
         aliases: Iterable[str] | str = (),
         description: str = "",
         tags: Mapping[str, Any] | Iterable[str] | str | None = None,
@@ -105,13 +105,17 @@ class ModelRegistry:
         Parameters
         ----------
         run
-            A run, a record, or anything that ``ExperimentRegistry.get`` takes.
+            A run, a tracker with an open one, a record, or anything that
+            ``ExperimentRegistry.get`` takes: a path, ``"digits/baseline"``, ``"latest"``,
+            ``"best:val/loss"``.
         artifact_path
             As it was given to ``log_model``.
         name
             The model's; by default as ``artifact_path``. It is made where there is none.
         step
             Which of the saves that are kept, by default the newest.
+        best
+            A metric, in the place of ``step``: the save at which it was best.
         aliases
             Names that are to mean this version from now on, such as ``champion``.
         description, tags
@@ -122,7 +126,7 @@ class ModelRegistry:
         Raises
         ------
         NotFoundError
-            If there is no such run, model or save.
+            If there is no such run, model or save, or the run is moved away meanwhile.
         DamagedError
             If a file is not as it was saved, or is a link.
         InvalidNameError, InvalidValueError
@@ -136,7 +140,8 @@ class ModelRegistry:
         self._store.folder(name)  # raises before anything is read
         said = said_of_version(description, tags, aliases)
         record = find_record(self.root, run)
-        return register(self._store, record, artifact_path, name, step, to_person(by), said)
+        source = record.saved_model(artifact_path, step, best)
+        return register(self._store, record, source, artifact_path, name, to_person(by), said)
 
     def get(self, reference: str) -> ModelVersion:
         """Return one version.
@@ -243,8 +248,9 @@ class ModelRegistry:
         by, reason
             Who, by default the user, and why; for the audit trail.
         archive_existing
-            Whether the versions that are in that stage now go to Archived. It is one event with
-            the move. There is none for a version that is in that stage already.
+            Whether the other versions that are in that stage go to Archived. It is one event
+            with the move. There is none where nothing would change: the version is what
+            ``name/stage`` means already, and nothing is to be archived.
 
         Raises
         ------
@@ -260,12 +266,13 @@ class ModelRegistry:
 
         def decide(state: ModelState) -> Wish | None:
             one = self._store.version(name, state, number_of(state, Reference(name, number)))
-            if one.stage == stage:
-                return None
             known: dict[str, Any] = {"stage": stage, "from": one.stage, **to_reason(reason)}
-            there = [each.number for each in state.in_stage(stage)]
-            if archive_existing and stage in GUARDED and there:
-                known |= {"archived": there}
+            there = [each.number for each in state.in_stage(stage)] if stage in GUARDED else []
+            others = [each for each in there if each != number] if archive_existing else []
+            if one.stage == stage and not others and there[:1] in ([], [number]):
+                return None
+            if others:
+                known |= {"archived": others}
             if stage in GUARDED:
                 known |= self._passed(one, stage)
                 verify(one)
@@ -278,10 +285,13 @@ class ModelRegistry:
     ) -> ModelVersion:
         """Approve that a version may come to a stage; each person counts once.
 
+        It holds for that version as long as it exists. Names are taken at their word: a gate keeps
+        honest people from mistakes, nobody from writing files.
+
         Raises
         ------
         InvalidValueError
-            If the stage needs no approval, or not by this person.
+            If the stage has approvers and this person is none.
         NotFoundError
             If there is no such version.
         """
@@ -322,9 +332,11 @@ class ModelRegistry:
             there, before = state.in_stage(stage), state.before(stage)
             if not there or before is None:
                 what = "no version was there before" if there else "no version is there now"
+                how = to_do(
+                    ["stage", f"{name}/VERSION", stage], f"transition({name!r}, VERSION, {stage!r})"
+                )
                 raise InvalidValueError(
-                    f"{name} cannot be rolled back in {stage}: {what}. Move one there: "
-                    f"registry.transition({name!r}, VERSION, {stage!r})."
+                    f"{name} cannot be rolled back in {stage}: {what}. Move one there: {how}."
                 )
             verify(self._store.version(name, state, before.number))
             known = {"stage": stage, "from": there[0].number, **to_reason(reason)}
@@ -475,6 +487,9 @@ class ModelRegistry:
     def history(self, name: str) -> Events:
         """Return everything that was done to a model, oldest first; of a deleted one too.
 
+        A change of what was done before shows; a change of the newest event does not, until
+        another follows. ``history(name)[-1].file_sha256``, kept elsewhere, tells that too.
+
         Raises
         ------
         NotFoundError
@@ -488,13 +503,16 @@ class ModelRegistry:
 
         Raises
         ------
+        NotFoundError
+            If there never was such a model.
         DamagedError
             If something in it is no gate.
         """
         from experiment_tracking.models.gates import read_policy
 
-        folder = self._store.folder(name)
-        return {stage: gate.to_dict() for stage, gate in read_policy(folder.policy).items()}
+        self._store.ever(name)
+        gates = read_policy(self._store.folder(name).policy)
+        return {stage: gate.to_dict() for stage, gate in gates.items()}
 
     def set_policy(
         self,
@@ -506,6 +524,9 @@ class ModelRegistry:
         by: str | None = None,
     ) -> None:
         """Say what a version of a model needs to come to a stage; nothing takes the gate away.
+
+        First the event is added, then ``policy.json`` is replaced. Where the file was edited by
+        hand since the last time, that is waited for 2 s.
 
         Parameters
         ----------
@@ -524,15 +545,23 @@ class ModelRegistry:
         InvalidValueError, InvalidTypeError
             If a condition is none, or there are fewer approvers than approvals.
         """
-        from experiment_tracking.models.gates import make_gate, read_policy, set_gate
+        from experiment_tracking.models import gates
 
         stage, by = to_guarded(stage), to_person(by)
-        gate = make_gate(require, approvers, approvals if approvers else None)
+        gate = gates.make_gate(
+            require, approvers, approvals if approvers or approvals != 1 else None
+        )
         path = self._store.folder(name).policy
-        read_policy(path)  # A damaged one is told before anything is done.
-        wish = Wish("policy set", by, None, {"stage": stage, **gate.to_dict()})
-        self._store.change(name, lambda state: wish)
-        set_gate(path, stage, gate)
+        wish = Wish(gates.SET, by, None, {"stage": stage, **gate.to_dict()})
+
+        def decide(state: ModelState) -> Wish:
+            gates.read_policy(path)  # A damaged one is told before anything is done.
+            gates.wait_for_last(path, lambda: self._store.events(name))
+            return wish
+
+        self._store.change(name, decide)
+        with may_write(self.root):
+            gates.set_gate(path, stage, gate)
 
     # ------------------------------------------------------------------ under MLflow's names
 

@@ -38,7 +38,9 @@ def to_guarded(stage: Any) -> str:
     """
     found = find_stage(str(stage))
     if found not in GUARDED:
-        raise InvalidValueError(f"{stage!r:.60} is not guarded. It is {' or '.join(GUARDED)}.")
+        raise InvalidValueError(
+            f"{stage!r:.60} has no gate: only {' or '.join(GUARDED)} may have one."
+        )
     return found
 
 

@@ -47,8 +47,8 @@ class ModelState:
     """
 
     def __init__(self, events: Iterable[Event], path_of: Callable[[Event], str]) -> None:
-        self.number = 0
-        """Of the last event."""
+        self.last: Event | None = None
+        """The last event; None where there is none."""
         self.created_at = self.updated_at = ""
         self.description = ""
         self.tags: dict[str, str] = {}
@@ -108,7 +108,7 @@ class ModelState:
     # ------------------------------------------------------------------ folding
 
     def _fold(self, event: Event) -> None:
-        self.number = event.number
+        self.last = event
         self.updated_at = event.at
         fold = _FOLDS.get(event.kind)
         if fold is not None:
@@ -120,17 +120,21 @@ class ModelState:
         for key in ("run", "run_id", "description", "sha256"):
             self._text(event, key)
         self._tags(event, default={})
-        if not self.versions or self.deleted:
+        if not self.versions or self.deleted:  # nothing is said of a model that begins anew
             self.created_at, self.deleted = event.at, None
+            self.description, self.tags = "", {}
         self.versions[event.version] = VersionState(event)
         for alias in self._texts(event, "aliases"):
             self.aliases[alias] = event.version
 
     def _transitioned(self, event: Event) -> None:
         version, stage = self._version(event), self._stage(event)
-        self._archive(event)
-        version.stage = stage
-        self._held.setdefault(stage, []).append(version.number)
+        archived = event.known.get("archived", [])
+        if not isinstance(archived, list):
+            raise self._wrong(event, "archived", "a list of versions")
+        for number in archived:
+            self._move(self._at(event, "archived", number), ARCHIVED, event)
+        self._move(version, stage, event)
 
     def _rolled_back(self, event: Event) -> None:
         version, stage = self._version(event), self._stage(event)
@@ -138,17 +142,13 @@ class ModelState:
         held = self._before(stage, left.number)
         while held and held[-1] != version.number:
             held = held[:-1]
-        self._held[stage] = held or [version.number]
-        left.stage, left.updated_at = ARCHIVED, event.at
-        version.stage = stage
+        self._held[stage] = held[:-1]
+        self._move(left, ARCHIVED, event)
+        self._move(version, stage, event)
 
-    def _archive(self, event: Event) -> None:
-        archived = event.known.get("archived", [])
-        if not isinstance(archived, list):
-            raise self._wrong(event, "archived", "a list of versions")
-        for number in archived:
-            other = self._at(event, "archived", number)
-            other.stage, other.updated_at = ARCHIVED, event.at
+    def _move(self, version: VersionState, stage: str, event: Event) -> None:
+        version.stage, version.updated_at = stage, event.at
+        self._held.setdefault(stage, []).append(version.number)
 
     def _approved(self, event: Event) -> None:
         approvals = self._version(event).approvals.setdefault(self._stage(event), [])
@@ -182,8 +182,6 @@ class ModelState:
         gone = self.versions.values() if event.version is None else [self._version(event)]
         for version in gone:
             version.purged, version.deleted = True, version.deleted or event
-        if event.version is None:
-            self.description, self.tags = "", {}
 
     # ------------------------------------------------------------------ what an event says
 

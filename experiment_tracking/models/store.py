@@ -8,9 +8,8 @@ from collections.abc import Callable
 from experiment_tracking.errors import NotFoundError
 from experiment_tracking.folder.layout import MODELS
 from experiment_tracking.models.events import Event, EventLog, Wish
-from experiment_tracking.models.folder import ModelFolder
-from experiment_tracking.models.references import check_model_name, is_model_name
-from experiment_tracking.models.resolving import gone
+from experiment_tracking.models.folder import ModelFolder, may_write
+from experiment_tracking.models.references import check_model_name, gone, is_model_name, to_do
 from experiment_tracking.models.state import ModelState
 from experiment_tracking.models.version import ModelVersion
 from experiment_tracking.registry.columns import near
@@ -93,10 +92,10 @@ class ModelStore:
         """
         state = self.state(name)
         if not state.versions:
+            how = to_do(["register", "RUN", "--name", name], f"register(run, name={name!r})")
             raise NotFoundError(
                 f"There is no registered model {name!r} in {self.path}. "
-                f"{near(name, self.names())} Register one: registry.register(run, 'model', "
-                f"name={name!r}), or experiments models register."
+                f"{near(name, self.names())} Register one: {how}."
             )
         return state
 
@@ -143,5 +142,7 @@ class ModelStore:
             wish = decide(state)
             if wish is None:
                 return state
-            if self._log(name).add(state.number + 1, wish):
-                return self.state(name, state.number + 1)
+            with may_write(self.root):
+                added = self._log(name).add(state.last, wish)
+            if added:
+                return self.state(name, state.last.number + 1 if state.last else 1)

@@ -7,6 +7,7 @@ alone: ``torch.export.load`` would run what a stranger's file says.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from experiment_tracking.models.version import ModelVersion
 
 _ROWS = 64
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5
 _RELATIVE_HALF = 1e-2
 _HALF_BYTES = 2
@@ -110,9 +112,12 @@ class _Traced:
                 input_names=[slot.name for slot in self._inputs],
             )  # fmt: skip
             # One file: weights that stood beside it would be lost on the way.
-            made.save(path, external_data=False)
+            model = made.model_proto
         finally:
             logger.level = before
+        _name_rows(model.graph)
+        with open(path, "wb") as file:
+            file.write(model.SerializeToString())
 
     def trial(self, tensors: list[Any]) -> _Trial:
         """Return what goes in by name, and what comes out."""
@@ -123,6 +128,24 @@ class _Traced:
         arrays = [tensor.numpy(force=True) for tensor in tensors]
         outputs = [r.numpy(force=True) for r in results if isinstance(r, self._torch.Tensor)]
         return dict(zip(names, arrays, strict=True)), outputs
+
+
+def _name_rows(graph: Any) -> None:
+    """Call what is free ``batch``, for people to read: torch numbers it, as in ``s95``."""
+    free = [
+        dim.dim_param
+        for value in graph.input
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    ]
+    names = {
+        symbol: f"batch_{place}" if place else "batch"
+        for place, symbol in enumerate(dict.fromkeys(free))
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:  # it may be a formula: 2*s95
+                dim.dim_param = _SYMBOL.sub(lambda m: names.get(m[0], m[0]), dim.dim_param)
 
 
 def _module(torch: Any, graph: Any, values: Sequence[Any], places: Sequence[int]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from experiment_tracking.errors import InvalidValueError, NotFoundError
 from experiment_tracking.models.events import Wish
-from experiment_tracking.models.resolving import gone, subject_of
+from experiment_tracking.models.references import gone, key_of, subject_of, to_do
 from experiment_tracking.models.stages import PRODUCTION
 from experiment_tracking.models.state import ModelState
 
@@ -31,17 +31,14 @@ def deletion(
 
 
 def _check_unused(state: ModelState, name: str, number: int) -> None:
+    key = key_of(name, number)
     if state.versions[number].stage == PRODUCTION:
-        raise InvalidValueError(
-            f"{name}/{number} is in Production. Move it first: registry.transition({name!r}, "
-            f"{number}, 'Archived')."
-        )
+        how = to_do(["stage", key, "archived"], f"transition({name!r}, {number}, 'Archived')")
+        raise InvalidValueError(f"{key} is in Production. Move it first: {how}.")
     for alias, to in state.aliases.items():
         if to == number:
-            raise InvalidValueError(
-                f"{name}/{number} has the alias {alias!r}. Take that away first: "
-                f"registry.delete_alias({name!r}, {alias!r})."
-            )
+            how = to_do(["alias", name, alias, "--delete"], f"delete_alias({name!r}, {alias!r})")
+            raise InvalidValueError(f"{key} has the alias {alias!r}. Take that away first: {how}.")
 
 
 def restoration(state: ModelState, name: str, number: int | None, by: str) -> Wish | None:
@@ -61,16 +58,15 @@ def restoration(state: ModelState, name: str, number: int | None, by: str) -> Wi
         is_there = version is not None and not version.purged
         deleted = version.deleted if version else None
     if not is_there:
-        key = name if number is None else f"{name}/{number}"
         raise NotFoundError(
-            f"{key} is not in the trash: it was never there, or was deleted for good. Register it "
-            "again from its run."
+            f"{key_of(name, number)} is not in the trash: it was never there, or was deleted for "
+            "good. Register it again from its run."
         )
     return None if deleted is None else Wish("restored", by, number)
 
 
 def purge(state: ModelState, name: str, number: int | None, by: str) -> Wish | None:
-    """Return the next event by which what is in the trash goes for good; None for no more.
+    """Return the next event by which what is in the trash goes for good; None where all did.
 
     Raises
     ------
@@ -82,9 +78,9 @@ def purge(state: ModelState, name: str, number: int | None, by: str) -> Wish | N
         return None if state.purged else Wish("purged", by)
     if number is None:
         return Wish("purged", by, there[-1]) if there else None
-    if number not in there:
-        raise InvalidValueError(
-            f"{name}/{number} is not in the trash. Delete it first: "
-            f"registry.delete({name!r}, {number})."
-        )
-    return Wish("purged", by, number)
+    if number in there:
+        return Wish("purged", by, number)
+    if number in state.versions and state.versions[number].purged:
+        return None
+    how = to_do(["rm", key_of(name, number)], f"delete({name!r}, {number})")
+    raise InvalidValueError(f"{name}/{number} is not in the trash. Delete it first: {how}.")

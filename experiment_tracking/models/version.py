@@ -101,7 +101,7 @@ class ModelVersion:
         self._folder.check_no_link(str(self.path))
         path = os.path.join(self.path, VERSION)
         document = read_as_registered(path, self._sha256, self._event)
-        _check_format(path, document, FORMAT)
+        _check(path, document)
         return document
 
     @property
@@ -183,19 +183,38 @@ class _RegisteredModel(SavedModel):
         return [self.document]
 
     def _save(self) -> Save:
-        # The parsed bytes are the hashed ones: no other document can come in between.
+        # What is used are the bytes that were hashed; what they say is checked as in a run.
         path = os.path.join(self._folder, saved.DOCUMENT)
-        document = read_as_registered(path, self._files()[saved.DOCUMENT]["sha256"], VERSION)
-        _check_format(path, document, saved.FORMAT)
+        known = self._files().get(saved.DOCUMENT, {})
+        document = read_as_registered(path, known.get("sha256"), VERSION)
+        if super()._save().document != document:
+            raise DamagedError(f"{path} was changed while it was read. {_RESTORE}")
         return Save(self._folder, document)
 
 
-def _check_format(path: str, document: Mapping[str, Any], expected: int) -> None:
+_RESTORE = "Restore the version from a copy."
+
+_KINDS: dict[str, type] = {
+    "run": dict, "params": dict, "metrics": dict, "run_metrics": dict, "inputs": list,
+    "code": dict, "model": dict, "files": dict,
+}  # fmt: skip
+
+
+def _check(path: str, document: Mapping[str, Any]) -> None:
+    """Refuse what is no ``version.json``: a registry may come from anybody, hashes and all."""
     found = document.get("format")
-    if type(found) is not int:
-        raise DamagedError(f"{path} has format {found!r:.40}, expected {expected}.")
-    if found != expected:
+    if type(found) is int and found != FORMAT:
         raise FormatError(
-            f"{path} has format {found}, this version reads {expected}. "
-            "Upgrade experiment_tracking."
+            f"{path} has format {found}, this version reads {FORMAT}. Upgrade experiment_tracking."
         )
+    kinds = {"format": int, **_KINDS}
+    wrong = [key for key, kind in kinds.items() if type(document.get(key)) is not kind]
+    if not wrong and not all(_is_file(*each) for each in document["files"].items()):
+        wrong = ["files"]
+    if wrong:
+        found = document.get(wrong[0])
+        raise DamagedError(f"{path} has {found!r:.60} as {wrong[0]!r}. {_RESTORE}")
+
+
+def _is_file(name: str, known: Any) -> bool:
+    return os.path.basename(name) == name and type(known) is dict

@@ -1,5 +1,6 @@
 """A model card says what is known, nothing else, and nothing in it is markup of a stranger's."""
 
+import importlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiment_tracking.models.card import escaped, figures_of, front_matter, model_card
+from experiment_tracking.models.push import push
 
 REPOSITORY = str(Path(__file__).parents[2])
 PNG = bytes.fromhex(
@@ -98,6 +100,26 @@ def test_its_lines_load_the_model(full, tmp_path):
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": REPOSITORY},
     )  # fmt: skip
     assert done.stdout == "(4, 3)\n"
+
+
+def test_a_model_of_functions_of_ones_own_is_loaded_with_their_names(
+    registry, make, tmp_path, monkeypatch
+):
+    pytest.importorskip("skops", reason="pip install skops")
+    preprocessing = pytest.importorskip("sklearn.preprocessing", reason="pip install scikit-learn")
+    (tmp_path / "steps_of_ours.py").write_text("def halve(x):\n    return x / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    halve = importlib.import_module("steps_of_ours").halve
+    with make("digits").start_run("own") as run:
+        run.log_model(preprocessing.FunctionTransformer(halve))
+    version = registry.register(run, name="own")
+    program = sections(model_card(version))["How to load it"].split("```python\n")[1]
+    names = {}
+    exec(program.split("```")[0], names)
+    assert names["model"].transform(np.full((1, 1), 4.0)) == 2.0
+    hub = push(version, "hf-folder", path=tmp_path / "hub")
+    readme = (Path(hub) / "README.md").read_text()
+    assert "SavedModel(\".\").load(trusted=['steps_of_ours.halve'])" in readme
 
 
 def test_figures_are_linked_from_where_the_card_will_stand(full, tmp_path):

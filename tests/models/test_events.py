@@ -23,7 +23,11 @@ def impatient(monkeypatch):
 
 def fill(log, *words):
     for word in words:
-        assert log.add(len(log.read()) + 1, Wish(word, "ann", None, {"word": word}))
+        assert log.add(last(log), Wish(word, "ann", None, {"word": word}))
+
+
+def last(log):
+    return next(reversed(log.read()), None)
 
 
 def read_anew(log):
@@ -45,7 +49,7 @@ def test_events_come_back_in_order_and_each_names_the_hash_of_the_one_before(log
 
 def test_a_number_that_is_taken_is_not_given_again(log):
     fill(log, "one")
-    assert not EventLog(log.path).add(1, Wish("late", "bob"))
+    assert not EventLog(log.path).add(None, Wish("late", "bob"))
     assert [event.kind for event in log.read()] == ["one"]
 
 
@@ -80,7 +84,7 @@ def test_an_event_that_the_file_system_made_but_said_it_had_not_is_ours(log, mon
         raise FileExistsError(errno.EEXIST, "asked again", target)
 
     monkeypatch.setattr(os, "link", link)
-    assert log.add(1, Wish("one", "ann"))
+    assert log.add(None, Wish("one", "ann"))
     assert [event.kind for event in log.read()] == ["one"]
 
 
@@ -90,7 +94,7 @@ def test_without_hard_links_a_number_is_still_given_once(log, monkeypatch):
 
     monkeypatch.setattr(os, "link", link)
     fill(log, "one", "two")
-    assert not EventLog(log.path).add(2, Wish("late", "bob"))
+    assert not EventLog(log.path).add(log.read()[0], Wish("late", "bob"))
     assert [event.kind for event in read_anew(log)] == ["one", "two"]
     assert len(os.listdir(log.path)) == 2
 
@@ -101,7 +105,7 @@ def test_a_disk_that_refuses_leaves_nothing_there(log, monkeypatch):
 
     monkeypatch.setattr(events.io, "fsync", full)
     with pytest.raises(OSError, match="full"):
-        log.add(1, Wish("one", "ann"))
+        log.add(None, Wish("one", "ann"))
     assert log.read() == []
     assert os.listdir(log.path) == []
 
@@ -182,3 +186,39 @@ def test_files_of_others_are_passed_over(log, tmp_path):
 
 def test_a_folder_that_is_not_there_has_no_events(tmp_path):
     assert EventLog(str(tmp_path / "none")).read() == []
+
+
+def test_who_has_read_an_event_that_was_replaced_since_reads_anew_before_adding(log, tmp_path):
+    fill(log, "one", "two")
+    os.unlink(tmp_path / "000002.json")
+    fill(EventLog(log.path), "another")
+    fill(log, "three")
+    assert [event.kind for event in read_anew(log)] == ["one", "another", "three"]
+
+
+def test_the_hash_of_the_newest_tells_a_change_that_nothing_else_does(log, tmp_path):
+    fill(log, "one", "two")
+    kept = log.read()[-1].file_sha256
+    assert kept == sha256((tmp_path / "000002.json").read_bytes())
+    text = (tmp_path / "000002.json").read_text()
+    (tmp_path / "000002.json").write_text(text.replace('"ann"', '"bob"'))
+    assert last(log).by == "bob"
+    assert last(log).file_sha256 != kept
+
+
+def test_a_disk_without_hard_links_that_refuses_leaves_nothing_there(log, monkeypatch):
+    flushed = []
+
+    def fsync(fd):
+        flushed.append(fd)
+        if len(flushed) > 1:  # the hidden file is on the disk
+            raise OSError(errno.ENOSPC, "full")
+
+    def link(source, target):
+        raise OSError(errno.EPERM, "no hard links here", target)
+
+    monkeypatch.setattr(events.io, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(OSError, match="full"):
+        log.add(None, Wish("one", "ann"))
+    assert os.listdir(log.path) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment_tracking.errors import DamagedError, InvalidValueError
+from experiment_tracking.errors import DamagedError, InvalidValueError, NotFoundError
 from experiment_tracking.models import to_onnx
 from experiment_tracking.models.export import export
 
@@ -98,6 +98,8 @@ def test_torch_goes_to_onnx_with_its_names_and_any_number_of_rows(
     for name, values in expected.items():
         assert np.allclose(found[name], values, atol=1e-5)
     assert [file.name for file in tmp_path.glob("*net*")] == ["net.onnx"]
+    inputs = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).get_inputs()
+    assert [each.shape for each in inputs] == [["batch", 4], ["batch", 1]]
 
 
 def test_onnx_is_written_without_what_torchs_loader_would_run(
@@ -200,7 +202,17 @@ def test_other_frameworks_are_told_which_way_there_is(saved, tmp_path):
         export(version, "program", tmp_path / "x.pt2")
     with pytest.raises(InvalidValueError, match="Allowed are program, onnx"):
         export(version, "torchscript", tmp_path / "x.pt")
+    with pytest.raises(NotFoundError, match=r"There is no folder .*nowhere to write 'x.onnx' in"):
+        export(version, "onnx", tmp_path / "nowhere" / "x.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["root"]
+
+
+def test_scikit_learn_has_no_program_and_is_told_to_go_to_onnx(saved, tmp_path):
+    pytest.importorskip("skops", reason="pip install skops")
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="pip install scikit-learn")
+    version = saved(linear_model.Ridge().fit(X, X[:, 0]), input_example=X)
+    with pytest.raises(InvalidValueError, match=r"sklearn has no program.*The way is 'onnx'"):
+        export(version, "program", tmp_path / "x.pt2")
 
 
 def test_a_torch_model_without_a_program_is_told_how_to_have_one(saved, net, tmp_path):

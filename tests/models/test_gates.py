@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from experiment_tracking.errors import (
     DamagedError,
     InvalidTypeError,
     InvalidValueError,
+    NotFoundError,
 )
+from experiment_tracking.models import gates
+from experiment_tracking.models.registry import ModelRegistry
 
 
 def kinds(registry):
@@ -168,6 +172,7 @@ def test_a_gate_that_makes_no_sense_is_refused(registry, registered, given, erro
         '{"Production": {"require": ["val/accuracy >"]}}',
         '{"Production": {"approvals": 1}}',
         '{"Archived": {"approvers": ["ann"]}}',
+        '{"Production": {"approvers": ["ann"]}, "production": {}}',
     ],
 )
 def test_a_mistake_in_the_file_never_leaves_a_stage_open(registry, registered, text, damaged):
@@ -198,3 +203,69 @@ def test_a_version_whose_facts_were_changed_passes_no_gate(registry, registered,
     edit(version.path / "version.json", metrics={"val/accuracy": 0.99})
     with pytest.raises(DamagedError, match=r"version\.json is not as it was registered"):
         registry.transition("digits", 1, "Production")
+
+
+@pytest.mark.parametrize("condition", ["not val/loss > 0.3", "val/loss > 0.3 or not val/loss > 0"])
+def test_not_above_a_limit_does_not_hold_for_nan(registry, make, condition):
+    with make("digits").start_run("r") as run:
+        run.log_model({"w": np.ones(2)}, "digits")
+        run.log_metrics({"val/loss": float("nan")})
+    registry.register(run, "digits")
+    registry.set_policy("digits", "Production", condition)
+    with pytest.raises(ApprovalError, match="found val/loss nan"):
+        registry.transition("digits", 1, "Production")
+    registry.set_policy("digits", "Production", "val/loss is nan and notes is null")
+    assert registry.transition("digits", 1, "Production").stage == "Production"
+
+
+def test_approvals_without_approvers_are_refused(registry, registered):
+    registered(0.9)
+    with pytest.raises(InvalidValueError, match="approvals is 2, and there are 0 approvers"):
+        registry.set_policy("digits", "Production", "val/accuracy > 0", approvals=2)
+
+
+def test_the_policy_of_a_model_that_is_not_there_is_not_an_open_one(registry, registered):
+    registered(0.9)
+    with pytest.raises(NotFoundError, match="Near: digits"):
+        registry.policy("digts")
+
+
+def test_a_gate_waits_for_the_one_that_was_set_before_it(registry, registered, monkeypatch):
+    registered(0.9)
+    other = ModelRegistry(registry.root)
+    real, has_last, asked, threads = gates.set_gate, gates._has_last, threading.Event(), []
+
+    def slow(path, stage, gate):  # between reading and replacing the file comes the other
+        monkeypatch.setattr(gates, "set_gate", real)
+        before = gates.read_policy(path)
+        given = ("digits", "Staging", "val/accuracy > 0.5")
+        threads.append(threading.Thread(target=other.set_policy, args=given))
+        threads[0].start()
+        asked.wait(10)
+        with monkeypatch.context() as stale:
+            stale.setattr(gates, "read_policy", lambda path: before)
+            real(path, stage, gate)
+
+    monkeypatch.setattr(gates, "set_gate", slow)
+    monkeypatch.setattr(gates, "_has_last", lambda *a: has_last(*a) or (threads and asked.set()))
+    registry.set_policy("digits", "Production", "val/accuracy > 0.9")
+    threads[0].join()
+    assert registry.policy("digits").keys() == {"Staging", "Production"}
+
+
+def test_a_gate_that_was_edited_by_hand_is_not_waited_for_long(registry, registered, monkeypatch):
+    registered(0.9)
+    registry.set_policy("digits", "Production", "val/accuracy > 0.9")
+    (registry.get("digits").path.parents[1] / "policy.json").unlink()
+    monkeypatch.setattr(gates, "_PATIENCE_S", 0.05)
+    registry.set_policy("digits", "Staging", "val/accuracy > 0.5")
+    assert registry.policy("digits").keys() == {"Staging"}
+
+
+def test_an_approval_holds_for_a_version_that_was_deleted_and_restored(registry, registered):
+    registered(0.9)
+    registry.set_policy("digits", "Production", approvers="ann")
+    registry.approve("digits", 1, "Production", by="ann")
+    registry.delete("digits", 1)
+    registry.restore("digits", 1)
+    assert registry.transition("digits", 1, "Production").stage == "Production"

@@ -1,8 +1,10 @@
 import math
+import os
 import shutil
 
 import numpy as np
 
+from experiment_tracking.models.registry import ModelRegistry
 from experiment_tracking.registry.edit import Edit
 from experiment_tracking.registry.record import RunRecord
 
@@ -55,3 +57,11 @@ def test_the_code_is_named_where_the_run_kept_it(registry, make, root):
     (run.path / "code").mkdir()
     assert registry.register(run).lineage["code"]["path"] == "digits/r/code"
     assert registry.register(run).lineage["code"]["commit"] is None
+
+
+def test_paths_are_relative_also_where_the_root_is_given_through_a_link(train, root, tmp_path):
+    run = train("a")
+    os.symlink(root, tmp_path / "link")
+    for given, path in ((tmp_path / "link", run.path), (root, tmp_path / "link" / "digits" / "a")):
+        version = ModelRegistry(given).register(path, name="digits")
+        assert version.lineage["run"]["path"] == "digits/a"

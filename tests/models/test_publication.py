@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from experiment_tracking.errors import DamagedError
-from experiment_tracking.models import publication
+from experiment_tracking.errors import DamagedError, InvalidValueError
+from experiment_tracking.models import documents, publication
 
 
 def payload(folder):
@@ -190,3 +190,30 @@ def test_the_folder_that_a_killed_registration_left_is_no_version_and_keeps_its_
     orphan.mkdir()
     assert [version.version for version in registry.versions("digits")] == [1]
     assert registry.register(run, name="digits").version == 3
+
+
+def test_all_files_are_taken_before_the_first_is_read(registry, make, monkeypatch, weight):
+    tracker = make("digits")
+    run = tracker.start_run("r")
+    run.log_model({"w": np.full(3, 1.0)}, "digits", optimizer={"m": np.ones(2)})
+    real, turns = publication.check_file, []
+
+    def late(path, known, shown=None):
+        if not turns:  # two saves later both files that were named are gone
+            for value in (2.0, 3.0):
+                model = {"w": np.full(3, value)}
+                turns.append(run.log_model(model, "digits", optimizer={"m": np.ones(2)}))
+        real(path, known, shown)
+
+    monkeypatch.setattr(publication, "check_file", late)
+    version = registry.register(run, "digits")
+    run.end_run()
+    assert weight(version.key) == 1.0
+    assert len(list(version.path.iterdir())) == 4
+
+
+def test_a_version_that_nobody_could_read_is_not_made(registry, run, root, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_BYTES", 500)
+    with pytest.raises(InvalidValueError, match="bytes, allowed are 500"):
+        registry.register(run, name="digits")
+    assert nothing_is_left(root)

@@ -112,6 +112,17 @@ def test_in_mlflow_it_is_a_version_with_its_files_and_lineage(
     assert SavedModel(there).load()["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_where_no_mlflow_is_named_it_is_told_which_it_is(
+    version, mlflow, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    place = push(version, "mlflow")
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert place == f"models:/my-digits/1 in {address}"
+    assert f"goes to {address}: no other MLflow was named." in capsys.readouterr().err
+
+
 def test_what_mlflow_does_not_take_for_an_alias_is_told(version, mlflow_server, look, capsys):
     push(version, "mlflow", tracking_uri=mlflow_server.uri, name="told")
     assert "the alias 'v9' is a tag alone in MLflow" in capsys.readouterr().err

@@ -1,4 +1,6 @@
+import errno
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from experiment_tracking.errors import (
     RootNotFoundError,
     RunNotFoundError,
 )
+from experiment_tracking.folder import io
 from experiment_tracking.folder.amendments import user_name
+from experiment_tracking.models import publication
 from experiment_tracking.models.registry import ModelRegistry
 from experiment_tracking.registry.record import RunRecord
 
@@ -73,6 +77,14 @@ def test_a_model_may_come_from_a_run_of_another_root(registry, train, tmp_path):
     assert version.path == tmp_path / "other" / "_models" / "digits" / "versions" / "1"
     assert version.lineage["run"]["path"] == str(run.path)
     assert registry.list() == []
+
+
+def test_the_best_save_is_taken_by_its_metric(registry, train, weight):
+    run = train(accuracies=(0.5, 0.9, 0.7))
+    version = registry.register(run, name="digits", best="val/accuracy")
+    assert (weight("digits/1"), version.metrics["val/accuracy"]) == (0.9, 0.9)
+    with pytest.raises(InvalidValueError, match="not both"):
+        registry.register(run, name="digits", best="val/accuracy", step=1)
 
 
 def test_an_earlier_save_is_taken_by_its_step(registry, train, weight):
@@ -300,11 +312,11 @@ def test_the_bytes_are_looked_at_once_however_often_somebody_is_quicker(
     other = ModelRegistry(registry.root)
     add = registry._store._log("digits").add
 
-    def late(number, wish):
+    def late(last, wish):
         for word in others:
             other.set_tags("digits", word)
             break
-        return add(number, wish)
+        return add(last, wish)
 
     monkeypatch.setattr(type(registry.get("digits")), "verify", verify)
     monkeypatch.setattr(registry._store._log("digits"), "add", late)
@@ -319,10 +331,10 @@ def test_a_wish_is_checked_again_behind_what_somebody_else_did(registry, registe
     log = registry._store._log("digits")
     add = log.add
 
-    def late(number, wish):
+    def late(last, wish):
         monkeypatch.undo()
         other.delete("digits", 1)
-        return add(number, wish)
+        return add(last, wish)
 
     monkeypatch.setattr(log, "add", late)
     with pytest.raises(NotFoundError, match="is deleted"):
@@ -477,3 +489,110 @@ def test_runs_are_not_disturbed_by_the_folder_of_models(registry, train, root):
     registry.register(train("a"))
     assert ExperimentRegistry(root).list_projects() == ["digits"]
     assert len(ExperimentRegistry(root).list_experiments()) == 1
+
+
+# ---------------------------------------------------------------------- other places, other people
+
+
+def test_a_tracker_stands_for_its_open_run(registry, make):
+    tracker = make("digits")
+    with tracker.start_run("r") as run:
+        run.log_model({"w": np.ones(3)}, "digits")
+        assert registry.register(tracker, "digits").run_id == run.id
+    with pytest.raises(InvalidTypeError, match="no open run"):
+        registry.register(tracker, "digits")
+
+
+def test_a_run_is_named_by_words_such_as_latest_and_best(registry, train):
+    best, latest = train("a", [0.9]), train("b", [0.5])
+    assert registry.register("best:val/accuracy").run_id == best.id
+    assert registry.register("latest").run_id == latest.id
+
+
+def test_a_run_given_by_its_path_needs_no_root_here(train, tmp_path):
+    run = train("a")
+    registry = ModelRegistry(tmp_path / "other")
+    assert registry.register(str(run.path)).run_id == run.id
+    assert [model.name for model in registry.list()] == ["model"]
+
+
+def test_a_root_may_be_relative_or_below_home(registered, root, monkeypatch):
+    registered(0.1)
+    monkeypatch.chdir(root.parent)
+    registry = ModelRegistry("root")
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert registry.get("digits") == ModelRegistry("~/root").get("digits")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_who_may_only_read_is_told_what_to_do(registry, registered, train, monkeypatch, code):
+    registered(0.1)
+    run = train("late")
+
+    def refused(path, *args, **options):
+        raise OSError(code, os.strerror(code), path)
+
+    for call in ("mkdir", "create_with"):
+        monkeypatch.setattr(io, call, refused)
+    reader = ModelRegistry(registry.root)
+    assert reader.load("digits/1")["w"][0] == 0.1
+    for change in (
+        lambda: reader.register(run, name="digits"),
+        lambda: reader.register(run, name="new"),
+        lambda: reader.transition("digits", 1, "Production"),
+        lambda: reader.set_policy("digits", "Staging", "val/accuracy > 0"),
+    ):
+        with pytest.raises(OSError, match=r"Ask for the right to write there, or .*--root") as told:
+            change()
+        assert told.value.errno == code
+
+
+def test_a_run_that_is_moved_away_meanwhile_leaves_no_version_without_lineage(
+    registry, train, root, monkeypatch
+):
+    run, real = train("a"), publication._take_files
+
+    def late(*args):
+        taken = real(*args)
+        os.rename(run.path, root / "digits" / "moved")
+        return taken
+
+    monkeypatch.setattr(publication, "_take_files", late)
+    with pytest.raises(RunNotFoundError, match="moved or deleted while it was registered"):
+        registry.register(run)
+    assert registry.list() == []
+    monkeypatch.undo()
+    assert registry.register("digits/moved").params == {"lr": 0.1}
+
+
+def test_to_move_there_what_shares_the_stage_gives_it_the_stage(registry, registered):
+    registered(0.1, 0.2, 0.3)
+    for number in (1, 2, 3):
+        registry.transition("digits", number, "Production", archive_existing=False)
+    registry.transition("digits", 2, "Production", archive_existing=False)
+    assert numbers(registry.versions("digits", "Production")) == [2, 3, 1]
+    registry.transition("digits", 1, "Production")
+    assert numbers(registry.versions("digits", "Production")) == [1]
+    assert numbers(registry.versions("digits", "Archived")) == [3, 2]
+    assert registry.history("digits")[-1].known["archived"] == [2, 3]
+    count = len(registry.history("digits"))
+    registry.transition("digits", 1, "Production")
+    assert len(registry.history("digits")) == count
+    assert registry.rollback("digits").version == 2
+
+
+def test_threads_may_share_a_registry(registry, registered):
+    registered(0.1)
+
+    def tag(number):
+        for turn in range(5):
+            registry.set_tags("digits", {f"t{number}": turn})
+
+    threads = [threading.Thread(target=tag, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (model,) = ModelRegistry(registry.root).list()
+    assert model.tags == {f"t{number}": "4" for number in range(6)}

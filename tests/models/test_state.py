@@ -30,7 +30,7 @@ def test_versions_begin_without_a_stage_and_the_newest_comes_first():
     state = fold(*registered(3))
     assert stages(state) == ["None"] * 3
     assert [version.number for version in state.living] == [3, 2, 1]
-    assert (state.created_at, state.updated_at, state.number) == ("t1", "t3", 3)
+    assert (state.created_at, state.updated_at, state.last.number) == ("t1", "t3", 3)
 
 
 def test_a_move_archives_what_it_names_in_the_same_event():
@@ -113,7 +113,7 @@ def test_a_model_that_was_purged_lives_again_with_its_next_version_alone():
 
 def test_kinds_of_later_versions_change_nothing():
     state = fold(*registered(1), ("signed", 1, {"stage": 7}), ("signed", None))
-    assert (stages(state), state.number) == (["None"], 3)
+    assert (stages(state), state.last.number) == (["None"], 3)
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,13 @@ def test_kinds_of_later_versions_change_nothing():
 def test_an_event_that_says_what_cannot_be_is_refused_by_its_file(wrong):
     with pytest.raises(DamagedError, match=r"000002\.json .*expected.*from a copy"):
         fold(*registered(1), wrong)
+
+
+def test_who_was_archived_last_comes_first_among_the_archived():
+    state = fold(*registered(3), moved(2), moved(1, "Production", 2), moved(3, "Production", 1))
+    assert [version.number for version in state.in_stage("Archived")] == [1, 2]
+    state = fold(
+        *registered(3), moved(1), moved(3, "Production", 1), moved(2, "Archived"),
+        ("rolled back", 1, {"stage": "Production", "from": 3}),
+    )  # fmt: skip
+    assert [version.number for version in state.in_stage("Archived")] == [3, 2]

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 
@@ -177,3 +178,39 @@ def test_a_purge_that_was_killed_behind_its_event_is_finished_by_the_next(regist
     assert folders(registry) == ["1", "2", "3"]
     registry.purge("digits")
     assert folders(registry) == ["2", "3"]
+
+
+def test_a_purge_may_be_repeated_and_finishes_what_was_killed(registry, monkeypatch):
+    registry.delete("digits", 1)
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "rename", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            registry.purge("digits", 1)
+    assert folders(registry) == ["1", "2", "3"]
+    for _ in range(2):
+        registry.purge("digits", 1)
+    assert folders(registry) == ["2", "3"]
+    assert [event.kind for event in registry.history("digits")].count("purged") == 1
+
+
+def test_nothing_is_said_of_a_model_that_begins_anew_however_it_was_purged(registry, train):
+    registry.describe("digits", "old")
+    registry.set_tags("digits", "old")
+    registry.delete("digits")
+    for number in (1, 2, 3):
+        registry.purge("digits", number)
+    registry.register(train("late"), name="digits")
+    (model,) = registry.list()
+    assert (model.description, model.tags) == ("", {})
+
+
+def test_what_to_do_is_told_for_the_command_line_and_for_python(registry):
+    registry.transition("digits", 1, "Production")
+    registry.set_alias("digits", "champion", 2)
+    for act, said in {
+        lambda: registry.delete("digits", 1): "models stage digits/1 archived, or registry.tran",
+        lambda: registry.delete("digits", 2): "models alias digits champion --delete, or registry.",
+        lambda: registry.purge("digits", 3): "models rm digits/3, or registry.delete('digits', 3)",
+    }.items():
+        with pytest.raises(InvalidValueError, match=re.escape(said)):
+            act()

@@ -153,3 +153,39 @@ def test_a_damaged_version_hides_no_other(registry, version, damaged, weight):
     assert [each.version for each in registry.versions("digits")] == [2, 1]
     with pytest.raises(DamagedError, match="is gone"):
         registry.load("digits/1")
+
+
+# Whoever makes up a registry can have all hashes fit.
+
+
+def forge(edit, version, **changes):
+    sha256 = edit(version.path / "version.json", **changes)
+    edit(version.path.parents[1] / "events" / "000001.json", sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"files": {"../x": {}}}, {"files": {"model.json": 3}}, {"files": []}, {"model": None},
+     {"params": 3}, {"code": "x"}, {"run": []}, {"metrics": None}, {"format": "1"}],
+)  # fmt: skip
+def test_a_made_up_description_of_a_version_is_refused(registry, registered, edit, change):
+    (version,) = registered(0.5)
+    forge(edit, version, **change)
+    made_up = ModelRegistry(registry.root).get("digits/1")
+    for use in (made_up.verify, made_up.load, made_up.to_dict):
+        with pytest.raises(DamagedError, match=rf"version\.json has .* as '{next(iter(change))}'"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["../../../../secret", "/etc/passwd", "a/b", None])
+def test_a_made_up_model_leads_to_no_other_file(registry, registered, edit, name):
+    (version,) = registered(0.5)
+    path = version.path / "model.json"
+    files = json.loads(path.read_text())["files"]
+    files["weights"]["file"] = name
+    sha256 = edit(path, files=files)
+    known = {"size_bytes": path.stat().st_size, "sha256": sha256}
+    forge(edit, version, files=version.lineage["files"] | {"model.json": known})
+    made_up = ModelRegistry(registry.root).get("digits/1")
+    with pytest.raises(DamagedError, match="expected a file beside it"):
+        made_up.load()

@@ -45,7 +45,9 @@ def push_to_mlflow(
 
     It belongs to the copy of the run in MLflow, which is made where there is none, and its files
     are artifacts of that. Stage, metrics, params and where it came from are its tags. A version
-    that is there already, of the same content, is brought up to date.
+    that is there already, of the same content, is brought up to date. MLflow keeps the files as
+    they are: its flavors do not load them, ``SavedModel`` does from the folder that
+    ``mlflow.artifacts.download_artifacts(artifact_uri="models:/name/1")`` gives.
 
     Parameters
     ----------
@@ -66,6 +68,8 @@ def push_to_mlflow(
         If it is not installed.
     """
     address = to_address(tracking_uri)
+    if not tracking_uri and not address.startswith("http"):
+        notice(f"{version.key} goes to {public(address)}: no other MLflow was named.")
     check_installed(address)
     check_answers(address)
     client = Client(address)
