@@ -465,7 +465,8 @@ def _print_models(record: "RunRecord", screen: Screen) -> None:
     if readable := {name: each for name, each in models.items() if isinstance(each, list)}:
         screen.heading("models")
         _print_saves(readable, screen)
-        screen.pairs([(INDENT + "load", Cell(_load_line(record, next(iter(readable)))))])
+        name, saves = next(iter(readable.items()))
+        screen.pairs([(INDENT + "load", Cell(_load_line(record, name, saves[0])))])
     if damaged := [str(each) for each in models.values() if not isinstance(each, list)]:
         raise DamagedError("\n".join(damaged))
 
@@ -485,8 +486,15 @@ def _print_saves(models: Mapping[str, _Saves], screen: Screen) -> None:
         column_of("size", [_byte_count(save) for save in newest], text.size, rank=2),
         column("step", "step", 2),
         column_of("saves", list(map(len, models.values())), str, rank=5),
-    ]
+        column_of("with", [_beside_weights(save) for save in newest], text.param_or_nothing,
+                  rank=3),
+    ]  # fmt: skip
     screen.table(columns, INDENT)
+
+
+def _beside_weights(save: Mapping[str, Any]) -> str | None:
+    """Return what else was saved: optimizer, program, example."""
+    return ", ".join(role for role in _mapping(save.get("files")) if role != "weights") or None
 
 
 def _class(save: Mapping[str, Any]) -> str | None:
@@ -495,17 +503,18 @@ def _class(save: Mapping[str, Any]) -> str | None:
     return name.rpartition(".")[2] if isinstance(name, str) else None
 
 
-def _load_line(record: "RunRecord", name: str) -> str:
+def _load_line(record: "RunRecord", name: str, save: Mapping[str, Any]) -> str:
+    from experiment_tracking.models.card import with_options
     from experiment_tracking.registry.far import url_of
 
     path = record.folder.path
     url = url_of(path)
     run = f"ExperimentRegistry({url!r}).get({record.key!r})" if url else f"RunRecord({path!r})"
-    return f"{run}.load_model({name!r})"
+    return f"{run}.load_model({name!r}{with_options(save)})"
 
 
 def _print_artifacts(record: "RunRecord", screen: Screen) -> None:
-    artifacts = record.artifacts
+    artifacts = _with_models_as_one(record.artifacts)
     if not artifacts:
         return
     screen.heading("artifacts")
@@ -523,6 +532,22 @@ def _print_artifacts(record: "RunRecord", screen: Screen) -> None:
     if any(texts := values("description")):
         columns.append(column_of("description", texts, text.param_or_nothing, rank=4))
     screen.table(columns, INDENT)
+
+
+def _with_models_as_one(artifacts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Put one line in the place of a model's files, which are told among the models."""
+    shown: dict[Any, dict[str, Any]] = {}
+    for entry in artifacts:
+        path, size_bytes = entry.get("path"), _byte_count(entry) or 0
+        folder, name = str(path).rpartition("/")[0], entry.get("name")
+        if entry.get("kind") != "model" or folder != f"models/{name}":
+            shown[path] = {**entry}
+        elif folder in shown:
+            shown[folder] |= {"step": entry.get("step")}
+            shown[folder]["size_bytes"] += size_bytes
+        else:
+            shown[folder] = {**entry, "path": f"{folder}/", "size_bytes": size_bytes}
+    return list(shown.values())
 
 
 def _corrections(record: "RunRecord") -> "list[Amendment]":

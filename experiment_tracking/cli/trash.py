@@ -274,6 +274,13 @@ def count(runs: Sequence[Any]) -> str:
 
 
 def confirmed(what: str) -> bool:
+    """Ask whether that may be deleted for good.
+
+    Raises
+    ------
+    InvalidValueError
+        If nobody can be asked.
+    """
     if not sys.stdin.isatty():
         raise InvalidValueError(f"This deletes {what}, for good. Nobody can be asked: say --yes.")
     print(f"Delete {what}, for good? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -242,13 +242,18 @@ def with_options(document: Mapping[str, Any]) -> str:
     >>> with_options({"framework": "cloudpickle"})
     ', allow_unsafe=True'
     """
-    from experiment_tracking.formats.models.sklearn import HARMLESS
-
     if document.get("framework") == "cloudpickle":
         return ", allow_unsafe=True"
-    named = document.get("types")
-    own = sorted({*map(str, named)} - HARMLESS) if isinstance(named, list) else []
+    own = to_trust(document)
     return f", trusted={own!a}" if own else ""
+
+
+def to_trust(document: Mapping[str, Any]) -> list[str]:
+    """Return the types and functions of a scikit-learn model that its reader has to trust."""
+    from experiment_tracking.formats.models.sklearn import HARMLESS
+
+    named = document.get("types")
+    return sorted({*map(str, named)} - HARMLESS) if isinstance(named, list) else []
 
 
 def _signature(document: Mapping[str, Any]) -> str:

@@ -1,14 +1,19 @@
 """``experiments models``: versions, stages, gates and the trash from the command line."""
 
+import importlib
+import itertools
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from experiment_tracking import ExperimentTracker
 from experiment_tracking.cli import main
+from experiment_tracking.cli.models.wording import in_words
+from experiment_tracking.models.events import Event
 from experiment_tracking.models.registry import ModelRegistry
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,7 +67,10 @@ def test_a_runs_model_becomes_the_next_version(models, root):
     code, out, err = models("register", "net-1", "--name", "digits")
     assert (code, err) == (0, "")
     folder = root / "_models" / "digits" / "versions" / "1"
-    assert out == f"digits/1: registered from nets/net-1, {folder}\n"
+    assert out == (
+        "digits/1: registered from nets/net-1, best at step 1 (val/acc 0.8, val/loss 0.5), "
+        f"{folder}\n"
+    )
     words = ("best", "--name", "digits", "--alias", "champion", "-t", "data=v2", "--json")
     version = json.loads(models("register", "net-2", *words, "--description", "better")[1])
     assert (version["name"], version["version"], version["stage"]) == ("digits", 2, "None")
@@ -83,6 +91,22 @@ def test_an_earlier_save_is_registered_by_its_step(models, root):
     assert "no save of step 11 is kept" in err
 
 
+def test_the_best_of_the_saves_is_registered_and_named(models, root):
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("long") as run:
+        for step, accuracy in enumerate((0.7, 0.9, 0.6, 0.8)):
+            run.log_metrics({"val/acc": accuracy}, step=step)
+            run.log_model([np.full(2, step)], "best", step=step, keep_best=("val/acc", 1))
+    words = ("register", "best:val/acc", "--name", "digits")
+    newest = models(*words, "--best", "val/acc")[1]
+    assert newest.startswith("digits/1: registered from nets/long, best at step 1 (val/acc 0.9), ")
+    assert ModelRegistry(root).load("digits/1")[0].tolist() == [1, 1]
+    assert "best at step 3 (val/acc 0.8)" in models(*words)[1]
+    code, _, err = models(*words, "--best", "val/acc", "--step", "1")
+    assert code == 2
+    assert "not allowed with" in err
+
+
 def test_of_a_run_with_several_models_one_has_to_be_named(models, root):
     tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
     with tracker.start_run("two") as run:
@@ -90,7 +114,8 @@ def test_of_a_run_with_several_models_one_has_to_be_named(models, root):
         run.log_model([np.ones(2)], "last")
     code, _, err = models("register", "two", "--name", "digits")
     assert code == 2
-    assert "Run nets/two has several models: best, last. Say which." in err
+    assert "Run nets/two has several models: best, last. Say which: " in err
+    assert "experiments models register two best --name digits\n" in err
     assert models("register", "two", "last", "--name", "digits")[0] == 0
     code, _, err = models("register", "two", "lst", "--name", "digits")
     assert code == 3
@@ -117,12 +142,13 @@ def test_a_name_lists_versions_and_a_reference_shows_one(models, registry):
     registry.transition("digits", 2, "Production")
     header, *rows = models("digits")[1].splitlines()
     assert header.split() == (
-        "version stage aliases val/acc val/loss run framework size age by".split()
+        "version stage model step val/acc val/loss framework size age by run".split()
     )
     assert [row.split()[:2] for row in rows] == [
         ["digits/3", "None"], ["digits/2", "Production"], ["digits/1", "None"],
     ]  # fmt: skip
-    assert rows[1].split()[3:7] == ["0.8", "0.5", "nets/net-1", "arrays"]
+    assert rows[1].split()[2:8] == ["best", "1", "0.8", "0.5", "arrays", "96B"]
+    assert rows[1].split()[-1] == "nets/net-1"
     assert models("ls", "digits")[1].splitlines()[0] == header
     assert models("digits/2") == models("show", "digits/2")
     chosen = models("digits", "--metrics", "loss")[1].splitlines()[0].split()
@@ -140,11 +166,12 @@ def test_a_version_is_shown_with_where_it_came_from(models, registry, root):
     folder = root / "_models" / "digits" / "versions" / "2"
     assert out.startswith("digits/2  None\n")
     for line in (
-        "aliases     champion",
-        "step        1",
-        "parameters  6",
-        f"path        {folder}",
-        f"load        ModelRegistry({str(root)!r}).load('digits/2')",
+        "aliases      champion",
+        "model in it  best",
+        "step         1",
+        "parameters   6",
+        f"path         {folder}",
+        f"load         ModelRegistry({str(root)!r}).load('digits/2')",
         "params\n  lr      0.2\n  epochs  3",
         "metrics\n  val/acc ",
     ):
@@ -186,7 +213,7 @@ def test_a_version_moves_and_who_was_there_is_archived(models, registry):
     assert registry.get("digits/1").stage == "Archived"
     code, out, err = models("promote", "digits/2")
     assert (code, out) == (0, "")
-    assert err == "experiments: digits: it is so already; nothing was changed.\n"
+    assert err == "experiments: digits/2 is in Production already; nothing was changed.\n"
     models("promote", "digits/3", "--keep-existing")
     assert [v.version for v in registry.versions("digits", "Production")] == [3, 2]
 
@@ -236,8 +263,8 @@ def test_a_gate_that_is_not_passed_ends_with_4(models, registry, monkeypatch):
         (("--clear",), "Name the stage whose gate it is"),
         (("production", "--clear", "--require", "lr > 0"), "--clear removes the gate"),
         (("production", "--approvals", "2"), "name them"),
-        (("archived", "--require", "lr > 0"), "has no gate"),
-        (("production", "--approver", "ann", "--approvals", "2"), "there are 1 approvers"),
+        (("archived", "--require", "lr > 0"), "Staging or Production"),
+        (("production", "--approver", "ann", "--approvals", "2"), "ann"),
     ],
 )
 def test_a_gate_that_makes_no_sense_is_refused(models, registry, words, message):
@@ -343,7 +370,7 @@ def test_one_damaged_version_or_model_does_not_hide_the_others(models, registry)
     assert out.splitlines()[1].split()[0] == "other"
     assert "events" in err
     assert models("verify")[:2] == (1, "other/1: whole\n")
-    assert models("restore")[0] == models("purge", "--yes")[0] == 1
+    assert models("restore")[0] == models("purge", "--all", "--yes")[0] == 1
 
 
 # ---------------------------------------------------------------------- the trash
@@ -384,6 +411,11 @@ def test_what_is_in_use_does_not_go(models, registry):
     code, _, err = models("rm", "digits/1")
     assert code == 2
     assert "digits/1 is in Production" in err
+    registry.set_alias("digits", "champion", 2)
+    code, out, err = models("rm", "digits/3", "digits/1", "digits/2")
+    assert (code, out) == (2, "")
+    assert "experiments models stage digits/1 archived\n" in err
+    assert "experiments models alias digits champion --delete\n" in err
     assert models("restore")[2] == "experiments: the trash is empty.\n"
 
 
@@ -392,7 +424,7 @@ def test_a_purge_asks_and_deletes_for_good(models, registry, monkeypatch):
     models("rm", "digits/1", "digits/2")
     with open(os.devnull) as nobody:
         monkeypatch.setattr("sys.stdin", nobody)
-        code, out, err = models("purge")
+        code, out, err = models("purge", "--all")
     assert (code, out) == (2, "")
     assert "This deletes 2 versions, " in err
     assert folder.exists()
@@ -402,10 +434,42 @@ def test_a_purge_asks_and_deletes_for_good(models, registry, monkeypatch):
     assert not folder.exists()
     code, _, err = models("purge", "digits/3", "--yes")
     assert code == 3
-    assert "digits/3 is not in the trash. Near: digits/2" in err
-    assert json.loads(models("purge", "--yes", "--json")[1])["deleted"] == ["digits/2"]
-    assert models("purge", "--yes")[1].startswith("0 versions deleted")
+    assert "digits/3 is not in the trash. It has digits/2." in err
+    code, _, err = models("purge", "--yes")
+    assert code == 2
+    assert "Say which versions of the trash: REF, or --all." in err
+    assert json.loads(models("purge", "--all", "--yes", "--json")[1])["deleted"] == ["digits/2"]
+    assert models("purge", "--all", "--yes")[1].startswith("0 versions deleted")
+    assert "The trash is empty." in models("purge", "digits/2", "--yes")[2]
     assert "deleted for good" in models("log", "digits")[1]
+
+
+def test_what_a_purge_frees_is_without_what_the_run_has_too(models, registry, root):
+    model = registry.get("digits/1").path
+    shared = (model / "weights-000001.safetensors").stat().st_size
+    own = sum(path.stat().st_size for path in model.iterdir()) - shared
+    models("rm", "digits/1", "digits/2")
+    listed = json.loads(models("restore", "--json")[1])
+    assert [each["size_bytes"] for each in listed] == [shared, shared]
+    purged = json.loads(models("purge", "digits/1", "--yes", "--json")[1])
+    assert (purged["freed_bytes"], purged["shared_bytes"]) == (own, shared)
+    shutil.rmtree(root / "nets" / "net-1")
+    purged = json.loads(models("purge", "digits/2", "--yes", "--json")[1])
+    assert purged["shared_bytes"] == 0
+
+
+def test_that_a_versions_run_is_away_is_told(models, registry, experiments, root):
+    assert models("digits")[2] == ""
+    experiments("mv", "nets/net-0", "net-renamed")
+    experiments("rm", "nets/net-1")
+    shutil.rmtree(root / "nets" / "net-2")
+    code, out, err = models("digits")
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert err == (
+        "experiments: the run of digits/3, nets/net-2, is gone; the version stays whole.\n"
+        "experiments: the run of digits/2, nets/net-1, is in the trash; the version stays whole.\n"
+    )
+    assert "is in the trash" in models("show", "digits/2")[2]
 
 
 # ---------------------------------------------------------------------- to others
@@ -459,8 +523,39 @@ def test_a_version_is_exported_as_one_file(models, root, tmp_path):
 def test_what_cannot_be_exported_says_so(models, registry, tmp_path):
     code, out, err = models("export", "digits/1", "--to", "program", "-o", tmp_path / "program")
     assert (code, out) == (2, "")
-    assert "digits/1 has no program" in err
+    assert "digits/1 of arrays has no program" in err
     assert not (tmp_path / "program").exists()
+    for words in (("export", "digits/1", "--to", "onnx"), ("card", "digits/1")):
+        code, out, err = models(*words, "-o", tmp_path / "nowhere" / "file")
+        assert (code, out) == (3, "")
+        assert f"There is no folder {tmp_path / 'nowhere'} to write 'file' in." in err
+
+
+def test_types_to_trust_are_named_with_the_option_that_lets_them_in(
+    models, root, tmp_path, monkeypatch
+):
+    pytest.importorskip("skops", reason="pip install skops")
+    preprocessing = pytest.importorskip("sklearn.preprocessing", reason="pip install scikit-learn")
+    (tmp_path / "own_steps_here.py").write_text("def halve(x):\n    return x / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    halve = importlib.import_module("own_steps_here").halve
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("own") as run:
+        run.log_model(preprocessing.FunctionTransformer(halve), "own")
+    assert models("register", "nets/own")[0] == 0
+    option = "trusted=['own_steps_here.halve']"
+    assert option in models("show", "own")[1]
+    assert option in models("card", "own")[1]
+    code, out, err = models("export", "own", "--to", "onnx", "-o", tmp_path / "own.onnx")
+    assert (code, out) == (2, "")
+    assert "--trusted own_steps_here.halve. " in err
+    assert "PYTHONPATH=." in err
+
+
+def test_the_audit_trail_names_the_save_that_was_registered():
+    known = {"run": "nets/net-1", "artifact_path": "best", "step": 7, "aliases": ["champion"]}
+    event = Event(1, "", "ann", "registered", 1, known)
+    assert in_words(event) == "registered from nets/net-1, best at step 7, @champion"
 
 
 # ---------------------------------------------------------------------- what is typed
@@ -475,6 +570,8 @@ def test_what_cannot_be_exported_says_so(models, registry, tmp_path):
         (("show", "digits/9"), 3, "digits has no version 9"),
         (("show", "digits/staging"), 3, "no version in Staging"),
         (("show", "digits/prodution"), 2, "Near: digits/Production"),
+        (("show", "digits:2"), 2, "'digits:2' names no version. Near: digits/2."),
+        (("rm", "models:/digits:v2"), 2, "Near: digits/2."),
         (("stage", "digits/1", "live"), 2, "'live' is no stage"),
         (("promote", "digits/1", "--reson", "x"), 2, "Near: --reason"),
         (("digits", "--metrics", "val/ac"), 3, "Near: val/acc"),
@@ -485,6 +582,14 @@ def test_a_mistake_is_answered_by_what_was_meant(models, registry, words, code, 
     found, out, err = models(*words)
     assert (found, out) == (code, "")
     assert message in err
+
+
+def test_a_root_that_is_not_there_is_no_empty_one(registry, tmp_path, capsys):
+    for words in ([], ["digits"], ["verify"], ["restore"]):
+        assert main(["--root", str(tmp_path / "nope"), "models", *words]) == 3
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"There is no folder of experiments at {tmp_path / 'nope'}" in err
 
 
 def test_the_root_may_stand_anywhere(registry, root, capsys):
@@ -531,6 +636,34 @@ def test_a_terminal_obeys_nothing_that_people_wrote(models, in_terminal, root):
     shown = SGR.sub("", in_terminal("models", "log", "net", columns=200)[1])
     assert shown.replace("\n", "").isprintable()
     assert "x1b]0" in shown
+
+
+def test_in_a_narrow_terminal_compare_shows_every_version_whole(in_terminal, root, registry):
+    long = "a-text-that-is-much-longer-than-its-column-" * 2
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("net-of-a-name-that-takes-half-of-the-line-alone", {"text": long}) as r:
+        r.log_model([np.zeros(2)], "best")
+    registry.register(r, "best", name="digits")
+    words = ("models", "compare", "digits/1", "digits/2", "digits/4")
+    code, shown = in_terminal(*words, columns=80)
+    lines = SGR.sub("", shown).splitlines()
+    assert code == 0
+    assert lines[0].split() == ["digits/1", "digits/2", "digits/4"]
+    assert max(map(len, lines)) <= 80
+    place = next(i for i, line in enumerate(lines) if "params.text" in line)
+    below = itertools.takewhile(lambda line: line.startswith(" " * 30), lines[place + 1 :])
+    assert "".join(line.split()[-1] for line in [lines[place], *below]) == long
+
+
+def test_in_a_narrow_terminal_the_long_name_of_a_run_makes_room(in_terminal, root):
+    registry = ModelRegistry(root)
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    with tracker.start_run("net-of-a-name-that-takes-half-of-the-line-alone") as run:
+        run.log_metrics({"val/acc": 0.9, "val/loss": 0.1}, step=7)
+        run.log_model([np.zeros(2)], "best", step=7)
+    registry.register(run, "best", name="digits")
+    header = SGR.sub("", in_terminal("models", "digits", columns=80)[1]).splitlines()[0].split()
+    assert header == "version stage model step val/acc val/loss framework size age by".split()
 
 
 def test_tables_fit_a_terminal_and_a_long_reason_goes_on_below_itself(in_terminal, registry):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiment_tracking import ExperimentTracker
+from experiment_tracking.cli import text
 from experiment_tracking.folder.history import HistoryWriter
 from experiment_tracking.jobs.launch import Job, launch
 from experiment_tracking.registry.record import RunRecord
@@ -395,12 +396,36 @@ def test_models_are_shown_with_their_size_and_how_to_load_them(experiments, mode
     code, out, err = experiments("show", "nets/run")
     assert (code, err) == (0, "")
     header, best, last, load = out.split("\nmodels\n")[1].splitlines()[:4]
-    assert header.split() == "framework class parameters size step saves".split()
+    assert header.split() == "framework class parameters size step saves with".split()
     assert best.split()[:4] == ["best", "arrays", "-", "10"]
-    assert best.split()[5:] == ["2", "2"]
+    assert best.split()[5:] == ["2", "2", "-"]
     assert last.split()[0] == "last"
     loaded = eval(load.split(maxsplit=1)[1], {"RunRecord": RunRecord})
     assert loaded["w"].tolist() == np.ones((2, 5)).tolist()
+
+
+def test_the_files_of_a_model_are_one_line_of_the_artifacts(experiments, models):
+    lines = experiments("show", "nets/run")[1].split("\nartifacts\n")[1].splitlines()
+    sizes = {
+        name: sum(path.stat().st_size for path in (models / name).iterdir())
+        for name in ("best", "last")
+    }
+    listed = json.loads(experiments("show", "nets/run", "--json")[1])["artifacts"]
+    assert len(listed) > len(lines) == 3
+    assert [line.split() for line in lines[1:]] == [
+        [f"models/{name}/", "model", text.size(size), "2"] for name, size in sizes.items()
+    ]
+
+
+def test_that_an_optimizer_and_a_program_are_kept_is_shown(experiments, root):
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
+    net = torch.nn.Linear(2, 1)
+    with tracker.start_run("with") as run:
+        optimizer = torch.optim.SGD(net.parameters(), momentum=0.5)
+        run.log_model(net, "net", optimizer=optimizer, input_example=torch.ones(3, 2))
+    line = experiments("show", "nets/with")[1].split("\nmodels\n")[1].splitlines()[1]
+    assert {"optimizer,", "program,"} < set(line.split())
 
 
 def test_models_as_json_say_what_is_kept_of_them(experiments, models):

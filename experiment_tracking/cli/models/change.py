@@ -1,6 +1,7 @@
 """``experiments models register``, ``stage``, ``rollback`` and what else changes a model."""
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
@@ -12,17 +13,19 @@ from experiment_tracking.cli.models.reference import (
     find_target,
     registry_of,
 )
-from experiment_tracking.cli.models.wording import tell
+from experiment_tracking.cli.models.wording import Change, artifact_of, tell, to_words
 from experiment_tracking.cli.screen import json_out
 from experiment_tracking.errors import InvalidValueError
 
 if TYPE_CHECKING:
+    from experiment_tracking.models.version import ModelVersion
     from experiment_tracking.registry.record import RunRecord
 
+_METRICS = 3
 _SUBJECT_HELP = "name/version, name/stage or name@alias; a name alone is the model as a whole"
 _REGISTER_EXAMPLES = """
 experiments models register latest --name digits
-experiments models register best:val/acc best --name digits --alias candidate
+experiments models register best:val/acc best --best val/acc --name digits --alias candidate
 experiments models register digits/lr-0.1 best --step 40 --name digits -t data=v2
 """
 _STAGE_EXAMPLES = """
@@ -84,8 +87,12 @@ def _add_register(verbs: Any) -> None:
         help="name of the model in the run; default: the only one",
     )
     parser.add_argument("--name", metavar="MODEL", help="to register it as; default: ARTIFACT")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--step", type=int, metavar="S", help="of the saves that are kept; default: the newest"
+    )
+    which.add_argument(
+        "--best", metavar="METRIC", help="the one of them at which this metric was best"
     )
     parser.add_argument(
         "--alias", action="append", default=[], metavar="A", help="for it; may be repeated"
@@ -144,9 +151,10 @@ def register(args: argparse.Namespace) -> int:
     run = find_run(args, args.run)
     version = registry_of(args).register(
         run,
-        args.artifact or _only_model(run),
+        args.artifact or _only_model(args, run),
         args.name,
         step=args.step,
+        best=args.best,
         aliases=args.alias,
         description=args.description,
         tags=_tags(args.tag),
@@ -154,15 +162,29 @@ def register(args: argparse.Namespace) -> int:
     if args.json:
         json_out(version.to_dict())
     else:
-        print(text.clean(f"{version.key}: registered from {version.run}, {version.path}"))
+        print(text.clean(f"{version.key}: registered from {_origin(version)}, {version.path}"))
     return DONE
 
 
-def _only_model(run: "RunRecord") -> str:
+def _origin(version: "ModelVersion") -> str:
+    """Write which save of which model it is: that of the best run need not be its best."""
+    step = version.lineage["model"].get("step")
+    at = "" if step is None else f" at step {step}"
+    values = [f"{name} {to_words(value)}" for name, value in version.metrics.items()]
+    more = [f"{len(values) - _METRICS} more"] if len(values) > _METRICS else []
+    told = ", ".join([*values[:_METRICS], *more])
+    return f"{version.run}, {artifact_of(version)}{at}{f' ({told})' if told else ''}"
+
+
+def _only_model(args: argparse.Namespace, run: "RunRecord") -> str:
     names = {str(entry.get("name")) for entry in run.artifacts if entry.get("kind") == "model"}
     if len(names) > 1:
-        told = ", ".join(sorted(names))
-        raise InvalidValueError(f"Run {run.key} has several models: {told}. Say which.")
+        words = ["models", "register", args.run, sorted(names)[0]]
+        named = ["--name", args.name] if args.name else []
+        raise InvalidValueError(
+            f"Run {run.key} has several models: {', '.join(sorted(names))}. Say which: "
+            f"experiments {shlex.join([*words, *named])}"
+        )
     return next(iter(names), "model")
 
 
@@ -177,7 +199,8 @@ def stage(args: argparse.Namespace) -> int:
             version.name, version.version, args.stage, None, args.reason, archive_existing=not keep
         )
 
-    return tell(args, registry, (version.name, move))
+    already = f"{version.key} is in {version.stage} already"
+    return tell(args, registry, Change(version.name, move, already))
 
 
 def rollback(args: argparse.Namespace) -> int:
@@ -187,7 +210,7 @@ def rollback(args: argparse.Namespace) -> int:
     def roll_back() -> None:
         registry.rollback(args.name, args.stage, reason=args.reason)
 
-    return tell(args, registry, (args.name, roll_back))
+    return tell(args, registry, Change(args.name, roll_back, f"{args.name} is so already"))
 
 
 # ---------------------------------------------------------------------- words
@@ -198,20 +221,25 @@ def alias(args: argparse.Namespace) -> int:
     registry = registry_of(args)
     if args.delete:
         name, _ = find_target(registry, args.reference)
-        return tell(args, registry, (name, lambda: registry.delete_alias(name, args.alias)))
+        already = f"{name} has no alias {args.alias!r}"
+        change = Change(name, lambda: registry.delete_alias(name, args.alias), already)
+        return tell(args, registry, change)
     version = registry.get(args.reference)
 
     def set_alias() -> None:
         registry.set_alias(version.name, args.alias, version.version)
 
-    return tell(args, registry, (version.name, set_alias))
+    already = f"{version.key} has the alias {args.alias!r} already"
+    return tell(args, registry, Change(version.name, set_alias, already))
 
 
 def describe(args: argparse.Namespace) -> int:
     """Describe a model or a version."""
     registry = registry_of(args)
     name, version = find_target(registry, args.reference)
-    return tell(args, registry, (name, lambda: registry.describe(name, args.text, version)))
+    already = f"{args.reference} has that description already"
+    change = Change(name, lambda: registry.describe(name, args.text, version), already)
+    return tell(args, registry, change)
 
 
 def tag(args: argparse.Namespace) -> int:
@@ -228,7 +256,8 @@ def tag(args: argparse.Namespace) -> int:
         if args.remove:
             registry.remove_tags(name, args.remove, version)
 
-    return tell(args, registry, (name, change))
+    already = f"the tags of {args.reference} are so already"
+    return tell(args, registry, Change(name, change, already))
 
 
 def _tags(words: list[str]) -> dict[str, str]:

@@ -2,13 +2,16 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import DONE, Names, new_command
 from experiment_tracking.cli.models.reference import add_reference, registry_of
 from experiment_tracking.cli.screen import json_out, say
 from experiment_tracking.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from experiment_tracking.models.version import ModelVersion
 
 _CARD_EXAMPLES = """
 experiments models card digits/production
@@ -52,7 +55,8 @@ def add(verbs: Any) -> None:
         action=Names,
         default=[],
         metavar="A,B",
-        help="full names of types that a scikit-learn model may hold",
+        help="full names of types that a scikit-learn model may hold; for modules of this folder "
+        "set PYTHONPATH=.",
     )
 
 
@@ -73,9 +77,12 @@ def _add_push(verbs: Any) -> None:
 def card(args: argparse.Namespace) -> int:
     """Print a model card, or write it to a file."""
     from experiment_tracking.models.card import model_card
+    from experiment_tracking.models.export import check_folder_of
 
     version = registry_of(args).get(args.reference)
     path = None if args.output is None else os.path.abspath(os.path.expanduser(args.output))
+    if path is not None:
+        check_folder_of(path)
     words = model_card(version, beside=os.path.dirname(path) if path else os.curdir)
     if path is not None:
         with open(path, "w", encoding="utf-8") as file:
@@ -101,6 +108,11 @@ def push(args: argparse.Namespace) -> int:
         json_out({"version": version.key, "to": args.to, "place": place})
     else:
         print(text.clean(f"{version.key} is in {place}"))
+    if args.to == "mlflow":
+        say(
+            "MLflow keeps the files, and none of its flavors loads them: "
+            "SavedModel(mlflow.artifacts.download_artifacts(artifact_uri='models:/NAME/1')).load()"
+        )
     return DONE
 
 
@@ -115,11 +127,26 @@ def _given_options(args: argparse.Namespace) -> dict[str, Any]:
     return {own[word]: value for word, value in given.items()}
 
 
+def _check_trusted(args: argparse.Namespace, version: "ModelVersion") -> None:
+    """Name the option by which the types of a model are let in, where it has to be loaded."""
+    from experiment_tracking.models.card import to_trust
+
+    names = to_trust(version.model.document)
+    if args.to == "onnx" and {*names} - {*args.trusted}:
+        told = ",".join(names)
+        raise InvalidValueError(
+            f"{version.key} is built of {told}, which may do anything when it is loaded. If you "
+            f"know and trust that: --trusted {told}. Where its module is in this folder, write "
+            "PYTHONPATH=. before the command."
+        )
+
+
 def export(args: argparse.Namespace) -> int:
     """Write a version as one file."""
     from experiment_tracking.models.export import export as export_version
 
     version = registry_of(args).get(args.reference)
+    _check_trusted(args, version)
     path = export_version(version, args.to, args.output, args.trusted)
     if args.json:
         size_bytes = os.path.getsize(path)

@@ -13,9 +13,10 @@ from experiment_tracking.cli.models.reference import (
     find_target,
     registry_of,
     say_problems,
+    to_reference,
     why_empty,
 )
-from experiment_tracking.cli.models.wording import tell
+from experiment_tracking.cli.models.wording import Change, tell
 from experiment_tracking.cli.screen import Screen, column_of, json_out, say
 from experiment_tracking.errors import DamagedError, InvalidValueError
 
@@ -53,6 +54,7 @@ def add(verbs: Any) -> None:
         "references",
         nargs="*",
         metavar="REF",
+        type=to_reference,
         help="name/version, name/stage or name@alias, of a name alone all versions; by default "
         "those of all models",
     )
@@ -92,7 +94,8 @@ def approve(args: argparse.Namespace) -> int:
     def give() -> None:
         registry.approve(version.name, version.version, args.stage, reason=args.reason)
 
-    return tell(args, registry, (version.name, give))
+    already = f"{version.key} has this approval already"
+    return tell(args, registry, Change(version.name, give, already))
 
 
 def policy(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.cli import text
@@ -12,9 +12,10 @@ from experiment_tracking.cli.models.reference import (
     add_reference,
     registry_of,
     say_problems,
+    to_reference,
     why_empty,
 )
-from experiment_tracking.cli.models.wording import in_words, subject
+from experiment_tracking.cli.models.wording import artifact_of, in_words, subject, to_words
 from experiment_tracking.cli.screen import (
     GAP,
     INDENT,
@@ -37,6 +38,9 @@ LS_DEFAULTS: dict[str, Any] = {"name": None, "metrics": None}
 """What ``ls`` takes where nobody has said ``ls``."""
 
 _METRICS = 3
+_NARROWEST = 12
+"""Cells of a version's column; where even these are not there for all, the last ones go."""
+
 _LS_EXAMPLES = """
 experiments models
 experiments models digits
@@ -73,7 +77,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--path", action="store_true", help="print its folder alone, for scripts")
     summary = "put versions side by side, what differs first"
     parser = new_command(verbs, "compare", compare, summary, _COMPARE_EXAMPLES, one_root=True)
-    parser.add_argument("references", nargs="+", metavar="REF", help=f"two or more: {REF_HELP}")
+    parser.add_argument(
+        "references", nargs="+", metavar="REF", type=to_reference, help=f"two or more: {REF_HELP}"
+    )
     summary = "tell what was done to a model: when, by whom, why"
     parser = new_command(verbs, "log", log, summary, _LOG_EXAMPLES, one_root=True)
     parser.add_argument("name", metavar="MODEL", help="name of the model")
@@ -127,11 +133,13 @@ def _short(words: str) -> str:
 
 def _ls_versions(args: argparse.Namespace, registry: "ModelRegistry") -> int:
     versions = registry.versions(args.name)
-    facts, problems = _facts(versions)
+    facts, problems = facts_of(versions)
     if args.json:
         json_out([each.to_dict() for each in versions if each.key in facts])
     elif versions:
         _print_versions(versions, facts, args.metrics)
+        for note in _runs_gone(registry, versions):
+            say(note)
     else:
         say(f"{args.name} has no versions.")
     for problem in problems:
@@ -139,13 +147,19 @@ def _ls_versions(args: argparse.Namespace, registry: "ModelRegistry") -> int:
     return FAILED if problems else DONE
 
 
-def _facts(versions: "Iterable[ModelVersion]") -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+def facts_of(
+    versions: "Iterable[ModelVersion]",
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """Read what each was registered with; one that is damaged does not hide the others."""
     facts: dict[str, Mapping[str, Any]] = {}
     problems = []
     for version in versions:
         try:
-            facts[version.key] = {**version.lineage["model"], "metrics": version.metrics}
+            facts[version.key] = {
+                **version.lineage["model"],
+                "artifact": artifact_of(version),
+                "metrics": version.metrics,
+            }
         except (DamagedError, OSError) as error:
             problems.append(str(error))
     return facts, problems
@@ -166,27 +180,47 @@ def _print_versions(
     columns = [
         column_of("version", [version.key for version in versions], text.clean),
         column_of("stage", stages, text.clean, styles=[_STYLES.get(s, "") for s in stages]),
-        column_of("aliases", [", ".join(v.aliases) or None for v in versions],
-                  text.param_or_nothing, rank=1),
-        *(_metric_column(name, known, 3 + i) for i, name in enumerate(shown)),
-        column_of("run", [version.run for version in versions], text.param, rank=2),
-        column_of("framework", [e.get("framework") for e in known], text.param_or_nothing, rank=8),
-        column_of("size", [each.get("size_bytes") for each in known], text.size, rank=7),
-        column_of("age", [version.created_at for version in versions], text.age, rank=2),
+        *_where_any("aliases", [", ".join(version.aliases) or None for version in versions], 1),
+        column_of("model", [each.get("artifact") for each in known], text.param_or_nothing, rank=3),
+        *_where_any("step", [each.get("step") for each in known], 2),
+        *(_metric_column(name, known, 4 + 2 * i) for i, name in enumerate(shown)),
+        column_of("framework", [e.get("framework") for e in known], text.param_or_nothing, rank=7),
+        column_of("size", [each.get("size_bytes") for each in known], text.size, rank=5),
+        column_of("age", [version.created_at for version in versions], text.age, rank=3),
         column_of("by", [version.by for version in versions], text.param, rank=9),
+        # The longest, and the least to tell versions apart by: they have their numbers.
+        column_of("run", [version.run for version in versions], text.param, rank=10),
     ]  # fmt: skip
     Screen().table(columns)
     if wanted is None and (left_out := names[_METRICS:]):
         say(f"not shown: {', '.join(left_out)}. --metrics shows them.")
 
 
+def _where_any(header: str, values: Sequence[Any], rank: int) -> list[Column]:
+    if all(value is None for value in values):
+        return []
+    return [column_of(header, values, text.param_or_nothing, rank=rank)]
+
+
 def _metric_column(name: str, known: Sequence[Mapping[str, Any]], rank: int) -> Column:
     values = [each.get("metrics", {}).get(name) for each in known]
-    return column_of(name, values, _value, rank=rank)
+    return column_of(name, values, to_words, rank=rank)
 
 
-def _value(value: Any) -> str:
-    return text.number(value) if isinstance(value, float) else text.param_or_nothing(value)
+def _runs_gone(registry: "ModelRegistry", versions: "Sequence[ModelVersion]") -> list[str]:
+    """Say of the versions whose run is not in its place where that is now."""
+    from experiment_tracking.registry.registry import ExperimentRegistry
+    from experiment_tracking.upkeep.trash import trashed
+
+    runs = {run.id for run in ExperimentRegistry(registry.root).list_experiments() if run.id}
+    away = [version for version in versions if version.run_id not in runs]
+    in_trash = {f"{each.project}/{each.name}" for each in trashed(registry.root)} if away else set()
+    told = {version: version.run in in_trash for version in away}
+    return [
+        f"the run of {version.key}, {version.run}, is {'in the trash' if there else 'gone'}; the "
+        "version stays whole."
+        for version, there in told.items()
+    ]
 
 
 # ---------------------------------------------------------------------- show
@@ -221,6 +255,8 @@ def _as_json(version: "ModelVersion") -> dict[str, Any]:
 
 
 def _print(version: "ModelVersion", registry: "ModelRegistry", screen: Screen) -> None:
+    from experiment_tracking.models.card import with_options
+
     stage = Cell(INDENT + version.stage, _STYLES.get(version.stage, ""))
     screen.line(Cell(text.clean(version.key), "bold"), stage)
     document = version.model.document
@@ -233,6 +269,7 @@ def _print(version: "ModelVersion", registry: "ModelRegistry", screen: Screen) -
         ("registered", f"{text.local_time(version.created_at)} by {version.by}"),
         ("approved", _approvals(version.approvals)),
         ("run", f"{version.run} ({version.run_id})"),
+        ("model in it", artifact_of(version)),
         ("commit", code.get("commit")),
         ("step", model.get("step")),
         ("framework", _framework(model, document)),
@@ -240,7 +277,7 @@ def _print(version: "ModelVersion", registry: "ModelRegistry", screen: Screen) -
         ("parameters", model.get("parameter_count")),
         ("inference", _inference(model)),
         ("path", version.path),
-        ("load", f"ModelRegistry({registry.root!r}).load({version.key!r})"),
+        ("load", f"ModelRegistry({registry.root!r}).load({version.key!r}{with_options(document)})"),
     )
     pairs = [(name, Cell(str(value))) for name, value in known if value not in (None, "")]
     screen.pairs(pairs)
@@ -251,6 +288,8 @@ def _print(version: "ModelVersion", registry: "ModelRegistry", screen: Screen) -
             screen.heading(title)
             print_tree(values, screen, INDENT)
     _print_inputs(version.lineage["inputs"], screen)
+    for note in _runs_gone(registry, [version]):
+        say(note)
 
 
 def _approvals(approvals: Mapping[str, Sequence[str]]) -> str:
@@ -319,34 +358,48 @@ def compare(args: argparse.Namespace) -> int:
         known = {name: list(values) for name, values in rows.items()}
         json_out({"versions": versions, "differing": differing, "rows": known})
         return DONE
-    sections = {"differs": differing, "is the same": same}
-    columns = [Column("", _labels(sections))]
-    columns += [
-        Column(text.clean(version), _cells(sections, rows, place), right=True, rank=1 + place)
-        for place, version in enumerate(versions)
+    screen = Screen()
+    room = _room(rows, len(versions), screen.width)
+    lines = [
+        line
+        for title, names in {"differs": differing, "is the same": same}.items()
+        if names
+        for line in _section(title, {name: rows[name] for name in names}, room)
     ]
-    Screen().table(columns)
+    columns = zip(["", *map(text.clean, versions)], zip(*lines, strict=True), strict=True)
+    screen.table(
+        [Column(header, list(cells), rank=rank) for rank, (header, cells) in enumerate(columns)]
+    )
     return DONE
 
 
-def _labels(sections: Mapping[str, Sequence[str]]) -> list[Cell]:
-    cells = []
-    for title, names in sections.items():
-        if names:
-            cells.append(Cell(title, "bold cyan"))
-            cells += [Cell(INDENT + text.clean(name), "dim") for name in names]
-    return cells
+def _room(rows: Iterable[str], count: int, width: int) -> int:
+    """Return how wide a version's column may be for all of them to have room beside the names."""
+    names = max(text.width_of(INDENT + text.clean(name)) for name in rows)
+    return max(_NARROWEST, (width - names) // count - len(GAP))
 
 
-def _cells(
-    sections: Mapping[str, Sequence[str]], rows: Mapping[str, Sequence[Any]], place: int
-) -> list[Cell]:
-    cells = []
-    for names in sections.values():
-        if names:
-            cells.append(Cell(""))
-            cells += [Cell(_WRITERS.get(name, _value)(rows[name][place])) for name in names]
-    return cells
+def _section(
+    title: str, rows: Mapping[str, Sequence[Any]], room: int
+) -> Iterator[tuple[Cell, ...]]:
+    """Yield lines of a label and a cell per version; a long value goes on below itself."""
+    from itertools import zip_longest
+
+    width = len(next(iter(rows.values())))
+    yield (Cell(title, "bold cyan"), *[Cell("")] * width)
+    for name, values in rows.items():
+        write = _WRITERS.get(name, to_words)
+        parts = [_folded(write(value), room) for value in values]
+        label = [Cell(INDENT + text.clean(name), "dim")]
+        yield from zip_longest(label, *parts, fillvalue=Cell(""))
+
+
+def _folded(words: str, room: int) -> list[Cell]:
+    from textwrap import wrap
+
+    characters = room * len(words) // max(1, text.width_of(words))
+    lines = [words] if len(words) <= characters else wrap(words, characters)
+    return [Cell(line) for line in lines]
 
 
 _WRITERS: Mapping[str, Callable[[Any], str]] = {

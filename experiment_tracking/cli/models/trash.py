@@ -1,18 +1,21 @@
 """``experiments models rm``, ``restore`` and ``purge``: into the trash, out of it, gone."""
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import FAILED, new_command
+from experiment_tracking.cli.models.look import facts_of
 from experiment_tracking.cli.models.reference import (
     add_reason,
     find_target,
     registry_of,
     say_problems,
+    to_reference,
 )
-from experiment_tracking.cli.models.wording import tell
+from experiment_tracking.cli.models.wording import Change, tell
 from experiment_tracking.cli.screen import Screen, column_of, json_out, say
 from experiment_tracking.cli.trash import confirmed
 from experiment_tracking.errors import InvalidValueError, NotFoundError
@@ -33,7 +36,7 @@ experiments models restore digits
 """
 _PURGE_EXAMPLES = """
 experiments models purge digits/1
-experiments models purge --yes
+experiments models purge --all
 """
 _TRASHED_HELP = "name/version, or the name of a model"
 
@@ -43,17 +46,24 @@ def add(verbs: Any) -> None:
     summary = "move versions, or a whole model, to the trash"
     parser = new_command(verbs, "rm", rm, summary, _RM_EXAMPLES, one_root=True)
     parser.add_argument(
-        "references", nargs="+", metavar="REF", help="as everywhere; of a name alone all of it"
+        "references",
+        nargs="+",
+        metavar="REF",
+        type=to_reference,
+        help="as everywhere; of a name alone all of it",
     )
     add_reason(parser)
     summary = "bring versions or models back from the trash, or list it"
     parser = new_command(verbs, "restore", restore, summary, _RESTORE_EXAMPLES, one_root=True)
-    parser.add_argument("references", nargs="*", metavar="REF", help=_TRASHED_HELP)
+    parser.add_argument(
+        "references", nargs="*", metavar="REF", type=to_reference, help=_TRASHED_HELP
+    )
     summary = "delete what is in the trash for good"
     parser = new_command(verbs, "purge", purge, summary, _PURGE_EXAMPLES, one_root=True)
     parser.add_argument(
-        "references", nargs="*", metavar="REF", help=f"{_TRASHED_HELP}; by default everything"
+        "references", nargs="*", metavar="REF", type=to_reference, help=_TRASHED_HELP
     )
+    parser.add_argument("--all", action="store_true", help="everything in the trash")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -61,17 +71,45 @@ def add(verbs: Any) -> None:
 
 
 def rm(args: argparse.Namespace) -> int:
-    """Move to the trash; all are found before the first one goes."""
+    """Move to the trash; all are found, and free to go, before the first one goes."""
     registry = registry_of(args)
     found = [find_target(registry, reference) for reference in args.references]
-    return tell(
-        args,
-        registry,
-        *(
-            (name, partial(registry.delete, name, number, None, args.reason))
-            for name, number in found
-        ),
-    )
+    _check_unused(registry, found)
+    changes = [
+        Change(
+            name,
+            partial(registry.delete, name, number, None, args.reason),
+            f"{_key(name, number)} is in the trash already",
+        )
+        for name, number in dict.fromkeys(found)
+    ]
+    return tell(args, registry, *changes)
+
+
+def _check_unused(registry: "ModelRegistry", found: list[tuple[str, int | None]]) -> None:
+    """Refuse versions in use, with what to do about each: the registry tells one at a time."""
+    meant = {
+        version.key: version
+        for name, number in found
+        for version in registry.versions(name)
+        if number in (None, version.version)
+    }
+    uses = [line for version in meant.values() for line in _uses(version)]
+    if uses:
+        raise InvalidValueError("\n".join(["Nothing is moved, as versions are in use.", *uses]))
+
+
+def _uses(version: "ModelVersion") -> Iterator[str]:
+    if version.stage == "Production":
+        how = f"experiments models stage {version.key} archived"
+        yield f"{version.key} is in Production. Move it first: {how}"
+    for alias in version.aliases:
+        how = f"experiments models alias {version.name} {alias} --delete"
+        yield f"{version.key} has the alias {alias!r}. Take that away first: {how}"
+
+
+def _key(name: str, number: int | None) -> str:
+    return name if number is None else f"{name}/{number}"
 
 
 def restore(args: argparse.Namespace) -> int:
@@ -80,9 +118,15 @@ def restore(args: argparse.Namespace) -> int:
     if not args.references:
         return _list(args, registry)
     found = [_split(reference) for reference in args.references]
-    return tell(
-        args, registry, *((name, partial(registry.restore, name, number)) for name, number in found)
-    )
+    changes = [
+        Change(
+            name,
+            partial(registry.restore, name, number),
+            f"{_key(name, number)} is not in the trash",
+        )
+        for name, number in found
+    ]
+    return tell(args, registry, *changes)
 
 
 def _split(reference: str) -> tuple[str, int | None]:
@@ -102,35 +146,40 @@ class _Trashed(NamedTuple):
 
     version: "ModelVersion"
     deleted: "Event"
-    size_bytes: int
+    size_bytes: int | None
+    """As the list of versions has it; None where the version is damaged."""
 
 
-def _trashed(registry: "ModelRegistry") -> list[_Trashed]:
-    from experiment_tracking.upkeep.usage import usage
-
+def _trashed(registry: "ModelRegistry") -> tuple[list[_Trashed], list[str]]:
+    """Return what is in the trash, and what is damaged of it, which can be purged all the same."""
     names = [model.name for deleted in (False, True) for model in registry.list(deleted)]
-    found = []
+    found, problems = [], []
     for name in names:
         versions = registry.versions(name, deleted=True)
         if not versions:
             continue
         history = [event for event in registry.history(name) if event.kind == "deleted"]
-        sizes = usage(str(version.path) for version in versions)
-        for version, measured in zip(versions, sizes, strict=True):
+        facts, damaged = facts_of(versions)
+        problems += damaged
+        for version in versions:
             last = [event for event in history if event.version in (None, version.version)][-1]
-            found.append(_Trashed(version, last, measured.size_bytes))
-    return found
+            size_bytes = facts.get(version.key, {}).get("size_bytes")
+            found.append(_Trashed(version, last, size_bytes))
+    return found, problems
 
 
 def _list(args: argparse.Namespace, registry: "ModelRegistry") -> int:
-    found = _trashed(registry)
+    found, problems = _trashed(registry)
     if args.json:
         json_out([_to_json(each) for each in found])
     elif found:
         _print_table(found)
     else:
         say("the trash is empty.")
-    return say_problems(registry)
+    for problem in problems:
+        say(problem)
+    code = say_problems(registry)
+    return FAILED if problems else code
 
 
 def _to_json(each: _Trashed) -> dict[str, Any]:
@@ -164,29 +213,38 @@ def _print_table(found: list[_Trashed]) -> None:
 
 def purge(args: argparse.Namespace) -> int:
     """Delete chosen versions of the trash, after a question."""
-    registry = registry_of(args)
-    trashed = _trashed(registry)
-    wanted = [_split(reference) for reference in args.references]
-    chosen = [each for each in trashed if not wanted or _is_meant(each.version, wanted)]
-    for name, number in wanted:
-        if not any(_is_meant(each.version, [(name, number)]) for each in chosen):
-            key = name if number is None else f"{name}/{number}"
-            from experiment_tracking.registry.columns import near
+    from experiment_tracking.upkeep.usage import usage
 
-            keys = [each.version.key for each in trashed]
-            raise NotFoundError(f"{key} is not in the trash. {near(key, keys)}")
-    size = sum(each.size_bytes for each in chosen)
+    registry = registry_of(args)
+    if bool(args.references) == args.all:
+        raise InvalidValueError("Say which versions of the trash: REF, or --all.")
+    chosen = _chosen(args, [each.version for each in _trashed(registry)[0]])
+    measured = usage(str(version.path) for version in chosen)
+    freed = sum(each.freed_bytes for each in measured)
+    shared = sum(each.shared_bytes for each in measured)
     told = f"{len(chosen)} version{'' if len(chosen) == 1 else 's'}"
-    if chosen and not args.yes and not confirmed(f"{told}, {text.size(size)}"):
+    kept = f"; {text.size(shared)} more are weights that a run has too" if shared else ""
+    if chosen and not args.yes and not confirmed(f"{told}, {text.size(freed)}{kept}"):
         say("nothing was deleted.")
         return FAILED
-    for each in chosen:
-        registry.purge(each.version.name, each.version.version)
+    for version in chosen:
+        registry.purge(version.name, version.version)
     if args.json:
-        json_out({"deleted": [each.version.key for each in chosen], "size_bytes": size})
+        keys = [version.key for version in chosen]
+        json_out({"deleted": keys, "freed_bytes": freed, "shared_bytes": shared})
     else:
-        print(f"{told} deleted, {text.size(size)} freed")
+        print(f"{told} deleted, {text.size(freed)} freed{kept}")
     return say_problems(registry)
+
+
+def _chosen(args: argparse.Namespace, trashed: "list[ModelVersion]") -> "list[ModelVersion]":
+    wanted = [_split(reference) for reference in args.references]
+    for name, number in wanted:
+        if not any(_is_meant(version, [(name, number)]) for version in trashed):
+            keys = ", ".join(version.key for version in trashed)
+            has = f"It has {keys}." if keys else "The trash is empty."
+            raise NotFoundError(f"{_key(name, number)} is not in the trash. {has}")
+    return [version for version in trashed if args.all or _is_meant(version, wanted)]
 
 
 def _is_meant(version: "ModelVersion", wanted: "list[tuple[str, int | None]]") -> bool:

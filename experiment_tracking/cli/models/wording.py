@@ -1,8 +1,8 @@
-"""The audit trail of a model in words."""
+"""What is known of a version, and what was done to a model, in words."""
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiment_tracking.cli import text
 from experiment_tracking.cli.command import DONE, NOT_MET
@@ -12,6 +12,17 @@ from experiment_tracking.errors import ApprovalError
 if TYPE_CHECKING:
     from experiment_tracking.models.events import Event
     from experiment_tracking.models.registry import ModelRegistry
+    from experiment_tracking.models.version import ModelVersion
+
+
+def artifact_of(version: "ModelVersion") -> str:
+    """Return the name that the version's model has in its run."""
+    return str(version.lineage.get("artifact_path") or text.NOTHING)
+
+
+def to_words(value: Any) -> str:
+    """Write the value of a metric, or another fact."""
+    return text.number(value) if isinstance(value, float) else text.param_or_nothing(value)
 
 
 def in_words(event: "Event") -> str:
@@ -35,7 +46,9 @@ def subject(name: str, event: "Event") -> str:
 
 def _registered(known: Mapping[str, Any]) -> str:
     aliases = "".join(f", @{alias}" for alias in known.get("aliases") or ())
-    return f"registered from {known.get('run')}{aliases}"
+    model = f", {known['artifact_path']}" if known.get("artifact_path") else ""
+    step = f" at step {known['step']}" if known.get("step") is not None else ""
+    return f"registered from {known.get('run')}{model}{step}{aliases}"
 
 
 def _transitioned(known: Mapping[str, Any]) -> str:
@@ -72,25 +85,27 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def tell(
-    args: argparse.Namespace, registry: "ModelRegistry", *changes: tuple[str, Callable[[], object]]
-) -> int:
-    """Do something to models and print what that was, by their audit trails; return the exit code.
+class Change(NamedTuple):
+    """Something to do to a model."""
 
-    Parameters
-    ----------
-    changes
-        Names of models, and what is to be done to each.
-    """
+    model: str
+    """Its name."""
+    do: Callable[[], object]
+    already: str
+    """What to say where nothing came of it: how things are already."""
+
+
+def tell(args: argparse.Namespace, registry: "ModelRegistry", *changes: Change) -> int:
+    """Do something to models and print what that was, by the audit trails; return the exit code."""
     done: list[tuple[str, Event]] = []
     try:
-        for name, change in changes:
+        for name, do, already in changes:
             known = len(registry.history(name))
-            change()
+            do()
             events = registry.history(name)[known:]
             done += [(name, event) for event in events]
             if not events:
-                say(f"{name}: it is so already; nothing was changed.")
+                say(f"{already}; nothing was changed.")
     except ApprovalError as error:
         say(str(error))
         return NOT_MET
