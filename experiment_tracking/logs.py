@@ -160,7 +160,7 @@ class Logs(ABC):
             The optimizer, or for trees its state as a tree.
         input_example
             What the model is called with: an array, a tuple of arguments, a mapping of named
-            ones; its first axis is the batch. With it the model is computed twice: its signature
+            ones; its first axis is the batch. With it the model is computed a few times: its signature
             and the time of one inference are kept, and a program that runs without the model's
             code (``torch.export``, ``jax.export``).
         signature

@@ -25,7 +25,7 @@ from experiment_tracking.folder.documents import MAX_BYTES, encode, utc_now
 from experiment_tracking.folder.liveness import process_start
 from experiment_tracking.folder.values import RESERVED, from_stored, to_step, to_stored
 from experiment_tracking.formats.models import saved
-from experiment_tracking.formats.models.interface import Form, Streamed, Wishes
+from experiment_tracking.formats.models.interface import Form, ModelFormat, Streamed, Wishes
 from experiment_tracking.formats.models.signature import check_signature
 from experiment_tracking.logs import to_params, to_text
 from experiment_tracking.notices import notice
@@ -67,7 +67,7 @@ def publish(writer: RunWriter, model: Any, name: str, request: Request) -> dict[
     document: dict[str, Any] = {
         "format": saved.FORMAT,
         "name": name,
-        "framework": format_.framework,
+        "framework": "",
         "saved_at": utc_now(),
         "step": request.step,
         "metrics": last_values(writer),
@@ -79,14 +79,29 @@ def publish(writer: RunWriter, model: Any, name: str, request: Request) -> dict[
     if goals := {name: goal for name, goal in writer.digest.goals.items() if goal}:
         document["goals"] = goals
     _check_keep_best(writer, request, document["metrics"])
-    form = format_.encode(model, request.wishes)
-    document |= form.known
+    format_, form = _encode(format_, model, request.wishes)
+    document |= {"framework": format_.framework, **form.known}
     document["versions"] = _versions(format_.packages)
     document |= _measured(format_, model, request)
     if request.wishes.input_example is not None:
         form.files["example"] = tree_file(flatten_tree(plain_example(request.wishes.input_example)))
     with writer.files.saving:
         return _Saving(writer, document, request).publish(form)
+
+
+def _encode(format_: ModelFormat, model: Any, wishes: Wishes) -> tuple[ModelFormat, Form]:
+    """Turn a model into files; what its own format refuses, by pickle where that is allowed."""
+    try:
+        return format_, format_.encode(model, wishes)
+    except (InvalidTypeError, InvalidValueError) as error:
+        if not wishes.allow_unsafe or format_.framework == "cloudpickle":
+            raise
+        from experiment_tracking.formats.models.catalog import format_named
+
+        pickled = format_named("cloudpickle", "log_model")
+        form = pickled.encode(model, wishes)
+        notice(f"the model is kept by cloudpickle, for {format_.framework} refused it: {error}")
+        return pickled, form
 
 
 def last_values(writer: RunWriter) -> dict[str, Any]:
@@ -346,10 +361,6 @@ def to_request(
     if save_optimizer_state and optimizer is None:
         raise InvalidValueError(
             "log_model: save_optimizer_state=True needs the optimizer. Pass it: optimizer=."
-        )
-    if scheduler is not None and optimizer is None:
-        raise InvalidValueError(
-            "log_model: a scheduler belongs to an optimizer. Pass that as well: optimizer=."
         )
     if not (metadata is None or isinstance(metadata, Mapping)):
         raise InvalidTypeError(

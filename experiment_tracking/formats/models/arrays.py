@@ -93,12 +93,25 @@ def fill(into: Any, tree: Any, subject: str) -> Any:
     ------
     InvalidValueError
         If keys, shapes or dtypes differ; it names them.
+    InvalidTypeError
+        If ``into`` is a class, or nothing that could hold the tree.
     """
+    _check_template(into, tree, subject)
     filling = _Filling()
     filled = filling.node(into, tree, ())
     if filling.differences:
         raise _misfit(filling.differences, subject)
     return filled
+
+
+def _check_template(into: Any, tree: Any, subject: str) -> None:
+    is_class = isinstance(into, type)
+    if is_class or (_described(tree) == _CONTAINER and _level(into) is None):
+        found = f"the class {into.__name__}" if is_class else f"a {type(into).__name__}"
+        raise InvalidTypeError(
+            f"{subject}: into= is {found}. Pass what was saved, made anew (a module, a tree of "
+            "arrays), or nothing for the state alone."
+        )
 
 
 _NAMED_DIFFERENCES = 8

@@ -132,6 +132,10 @@ class ModelFormat(ABC):
             "input_example=."
         )
 
+    def program(self, model: Any) -> Callable[..., Any]:
+        """Return the function that computes a model, with all that is done once done."""
+        return lambda *args, **named: self.run(model, args, named)
+
     def device(self, model: Any) -> str:
         """Name the device that computes the model, ``cpu`` for one."""
         return "cpu"

@@ -69,7 +69,10 @@ class KerasFormat(WholeFormat):
         return self.open(save, ()).optimizer
 
     def run(self, model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Predict the example as one batch."""
+        """Predict what is given as one batch: arrays by place, or by the names of the inputs.
+
+        An array comes out, or a list or mapping of them where the model gives several.
+        """
         import numpy as np
 
         inputs: Any = dict(named) if named else [np.asarray(each) for each in args]

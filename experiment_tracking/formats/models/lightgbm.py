@@ -54,5 +54,5 @@ class LightgbmFormat(WholeFormat):
             ) from error
 
     def run(self, model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Predict."""
+        """Predict: of a matrix, a table of pandas' or columns by name, an array."""
         return plain_array(model.predict(the_table(args, named)))

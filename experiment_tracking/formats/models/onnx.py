@@ -18,10 +18,6 @@ class OnnxFormat(WholeFormat):
     framework = "onnx"
     packages = ("onnx", "onnxruntime")
 
-    def __init__(self) -> None:
-        # Only so that the second of two computations is warm: the graph is compiled in the first.
-        self._compiled: tuple[Any, Callable[..., Any]] | None = None
-
     def takes(self, model: object) -> bool:
         """Take models that are in memory."""
         return is_a(model, "onnx", "ModelProto")
@@ -57,17 +53,17 @@ class OnnxFormat(WholeFormat):
             raise _damaged(save, f"its tensor {outside!r:.80} is said to be in another file")
         return model
 
-    def load_program(self, save: Save) -> Callable[..., Any]:
-        """Return a session of onnxruntime as a function."""
-        program = _program(self.open(save, ()))
-        save.warn_of_other_versions()
-        return program
+    def program(self, model: Any) -> Callable[..., Any]:
+        """Return a session of onnxruntime on the CPU, in which the graph is compiled.
+
+        It takes arrays by place or by the names of the graph's inputs, in just their dtypes, and
+        gives an array, or the list of them where the graph has several outputs.
+        """
+        return _program(model)
 
     def run(self, model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Compute the graph on the CPU."""
-        if self._compiled is None or self._compiled[0] is not model:
-            self._compiled = model, _program(model)
-        return self._compiled[1](*args, **named)
+        """Compile the graph and compute it once."""
+        return _program(model)(*args, **named)
 
 
 def _program(model: Any) -> Callable[..., Any]:

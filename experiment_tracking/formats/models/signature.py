@@ -5,34 +5,41 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from experiment_tracking.errors import InvalidTypeError, InvalidValueError
 from experiment_tracking.formats.models.interface import ModelFormat, as_call
 
 _NAMES = ("inputs", "outputs")
+_TIMES = 5
+_LONGEST_MS = 200.0
 
 
 def measure(format_: ModelFormat, model: Any, example: Any) -> dict[str, Any]:
-    """Compute a model twice on an example, and describe what went in and came out.
+    """Compute a model a few times on an example, and describe what went in and came out.
 
     Returns
     -------
     dict
         ``signature``: ``inputs`` and ``outputs``, each a list of ``name``, ``dtype`` and ``shape``,
-        in which the first axis, the batch, is -1; ``inference_time_ms`` of the second time, when
-        all is warm; ``inference_device``.
+        in which the first axis, the batch, is -1; ``inference_time_ms``, the shortest of up to five
+        when all is warm; ``inference_device``.
     """
     args, named = as_call(example)
-    format_.run(model, args, named)
-    started = time.perf_counter()
-    outputs = format_.run(model, args, named)
-    # On the CPU as numbers: what a device has only been told to do has not been done.
-    described = describe(outputs, "output")
-    elapsed_ms = (time.perf_counter() - started) * 1000
+    compute = format_.program(model)
+    compute(*args, **named)
+    times_ms: list[float] = []
+    # The shortest of some: a machine that is busy for a moment must not be kept for good.
+    while len(times_ms) < _TIMES and sum(times_ms) < _LONGEST_MS:
+        started = time.perf_counter()
+        outputs = compute(*args, **named)
+        # On the CPU as numbers: what a device has only been told to do has not been done.
+        described = describe(outputs, "output")
+        times_ms.append((time.perf_counter() - started) * 1000)
     return {
         "signature": {"inputs": describe(example, "input"), "outputs": described},
-        "inference_time_ms": round(elapsed_ms, 3),
+        "inference_time_ms": round(min(times_ms), 3),
         "inference_device": format_.device(model),
     }
 
@@ -70,7 +77,7 @@ def plain_example(example: Any) -> Any:
     Raises
     ------
     InvalidTypeError
-        If a column holds neither numbers, times nor text.
+        If a column, or an array of objects, holds neither numbers, times nor text.
     """
     if _is_table(example):
         return {name: _column(column, name) for name, column in _columns(example)}
@@ -78,24 +85,29 @@ def plain_example(example: Any) -> Any:
         return {name: plain_example(value) for name, value in example.items()}
     if isinstance(example, list | tuple) and not hasattr(example, "_fields"):
         return type(example)(map(plain_example, example))
-    return example
+    return _column(example, "") if str(getattr(example, "dtype", "")) == "object" else example
 
 
 def _column(column: Any, name: str) -> Any:
-    array = column.to_numpy()
+    import numpy as np
+
+    array = np.asarray(column)
     if array.dtype != object:
         return array
-    if not all(isinstance(value, str) for value in array):
+    if not all(isinstance(value, str) for value in array.flat):
+        place = f"the column {name!r:.60}" if name else "an array"
         raise InvalidTypeError(
-            f"input_example=: the column {name!r:.60} holds {column.dtype} values that are not all "
-            "text, or some are missing. Give an example of whole rows, or leave it out."
+            f"input_example=: {place} holds {column.dtype} values that are not all text, or some "
+            "are missing. Give an example of whole rows, or leave it out."
         )
     return array.astype(str)
 
 
 def _leaves(values: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    if hasattr(values, "_asdict"):
+    if isinstance(values, tuple) and hasattr(values, "_asdict"):
         values = values._asdict()
+    elif is_dataclass(values) and not isinstance(values, Mapping):
+        values = {field.name: getattr(values, field.name) for field in fields(values)}
     if isinstance(values, Mapping):
         yield from _all_leaves(values.items(), path)
     elif _is_table(values):

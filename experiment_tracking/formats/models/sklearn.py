@@ -47,6 +47,9 @@ _BUILT_BY = {
         "accuracy_score balanced_accuracy_score brier_score_loss f1_score jaccard_score log_loss "
         "matthews_corrcoef precision_score recall_score",
     "sklearn.metrics._dist_metrics": "EuclideanDistance64 ManhattanDistance64",
+    "sklearn.metrics.pairwise":
+        "additive_chi2_kernel chi2_kernel cosine_similarity laplacian_kernel linear_kernel "
+        "polynomial_kernel rbf_kernel sigmoid_kernel",
     "sklearn.metrics._ranking": "average_precision_score roc_auc_score top_k_accuracy_score",
     "sklearn.metrics._regression":
         "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
@@ -99,7 +102,11 @@ class SklearnFormat(WholeFormat):
         return opened(save, trusted)
 
     def run(self, model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Predict, or transform where there is nothing to predict."""
+        """Predict, or transform where there is nothing to predict.
+
+        What goes in is a matrix, a table of pandas' (a must for columns of categories, such as
+        LightGBM and XGBoost take), texts, or columns by name. A dense array comes out.
+        """
         for method in ("predict", "transform"):
             if hasattr(model, method):
                 return plain_array(getattr(model, method)(the_table(args, named)))
@@ -121,13 +128,15 @@ def packed(model: Any, framework: str) -> tuple[Streamed, dict[str, Any]]:
         data = skops.dumps(model)
     except (TypeError, ValueError, AttributeError) as error:
         raise InvalidTypeError(
-            f"skops cannot keep this {type(model).__name__} ({error}). Replace that part."
+            f"skops cannot keep this {type(model).__name__} ({error}). Replace that part, or keep "
+            "it with cloudpickle, which runs code when it is loaded: allow_unsafe=True."
         ) from error
     names = skops.get_untrusted_types(data=data)
     if lost := [name for name in names if name.endswith(">") or ".<locals>." in name]:
         raise InvalidValueError(
             f"This {type(model).__name__} holds {', '.join(lost)}, which has no name to find it "
-            "by again. Define the function with def at the top of a module."
+            "by again. Define the function with def at the top of a module, or keep it with "
+            "cloudpickle, which runs code when it is loaded: allow_unsafe=True."
         )
     return Streamed(".skops", "skops", lambda: [data]), {"types": names}
 
@@ -154,7 +163,7 @@ def opened(save: Save, trusted: Iterable[str]) -> Any:
         )
     with _named(save):
         model = skops.loads(data, trusted=sorted(names))
-    check_nodes(model, trusted, save.subject)
+        check_nodes(model, trusted, save.subject)
     return model
 
 
@@ -162,6 +171,8 @@ def opened(save: Save, trusted: Iterable[str]) -> Any:
 def _named(save: Save) -> Iterator[None]:
     try:
         yield
+    except DamagedError:
+        raise
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(
             f"{save.subject} needs a class or function that is not here ({error}). Make the "

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -30,6 +31,8 @@ from experiment_tracking.formats.models.saved import Save
 from experiment_tracking.formats.trees import flatten_tree
 from experiment_tracking.notices import notice
 
+_TOLERATED = 0.01
+"""How far a program's numbers may be from the model's: less than bfloat16's rounding adds up to."""
 _NAMED = 3
 """How many keys an error names of each kind."""
 
@@ -101,7 +104,11 @@ class TorchFormat(ModelFormat):
     def load_program(self, save: Save) -> Callable[..., Any]:
         """Return the program: numpy arrays or tensors in, numpy arrays out.
 
-        It runs on the kind of device that the model was on, or on the CPU.
+        It takes what ``forward`` takes, by place or by name, in trees like the example's: dtypes
+        that can be cast, shapes but for the first axis where ``batch`` is ``dynamic``, and values
+        that are no tensors as they were. It gives ``forward``'s tree with dictionaries for
+        mappings and dataclasses, tuples for namedtuples, and float32 for bfloat16 and float8. It
+        computes in eval mode, on the kind of device that the model was on, or on the CPU.
         """
         from experiment_tracking.formats.models.torch_program import Program
 
@@ -141,12 +148,13 @@ class TorchFormat(ModelFormat):
         return str(_device(unwrapped(model)))
 
     def _program(self, module: Any, example: Any) -> dict[str, Written]:
-        from experiment_tracking.formats.models import torch_program
+        from experiment_tracking.formats.models import torch_export
 
         args, named = _as_inputs(as_call(example), module)
         try:
             with _evaluating(module):
-                program, batch = torch_program.exported(module, args, named)
+                program, batch = torch_export.exported(module, args, named)
+                difference = torch_export.difference(module, program, args, named)
         except Exception as error:  # torch raises of any class, and so may the model's own code
             self.run(module, args, named)  # which raises where the example is at fault
             notice(
@@ -154,10 +162,15 @@ class TorchFormat(ModelFormat):
                 f"failed ({type(error).__name__}: {_first_line(error)})."
             )
             return {}
+        if difference > _TOLERATED:
+            notice(
+                f"{class_name(module)}: on the example, its program gives other numbers than the "
+                f"model (by {difference:.0%} of the largest). Compare load_program() with it."
+            )
         known = {"batch": batch}
         return {
             "program": Written(
-                ".pt2", "torch.export", lambda path: torch_program.save(program, path), known
+                ".pt2", "torch.export", lambda path: torch_export.save(program, path), known
             )
         }
 
@@ -180,8 +193,37 @@ def unwrapped(model: Any) -> Any:
 
 def _weights_file(module: Any) -> Streamed:
     state = module.state_dict()
-    file = tree_file(flatten_tree(state))
+    try:
+        file = tree_file(flatten_tree(state))
+    except InvalidTypeError as error:
+        what = str(error).partition(". ")[0]
+        raise InvalidTypeError(
+            f"The state of this {class_name(module)}: {what}. Have get_extra_state() give numbers, "
+            "text and tensors, or keep the model with cloudpickle, which runs code when it is "
+            "loaded: allow_unsafe=True."
+        ) from error
+    if unsaved := list(_unsaved(module, state)):
+        _notice_once(
+            f"{class_name(module)} holds tensors that are not saved, being neither parameters nor "
+            f"buffers: {_few(unsaved)}. If they belong to the model: register_buffer()."
+        )
     return file._replace(known={**file.known, "layouts": _layouts(state)})
+
+
+def _unsaved(module: Any, state: Mapping[str, Any]) -> Iterator[str]:
+    """Name the tensors that are plain attributes, but for what is computed of saved ones."""
+    for place, part in module.named_modules():
+        prefix = f"{place}." if place else ""
+        for name, value in vars(part).items():
+            # Weight and spectral norm, and pruning, compute `weight` from `weight_g` and the like.
+            made_of = (f"{prefix}{name}_{end}" for end in ("g", "orig"))
+            if is_tensor(value) and not any(each in state for each in made_of):
+                yield prefix + name
+
+
+@cache
+def _notice_once(message: str) -> None:
+    notice(message)
 
 
 _FIRST_LAYOUT = 1
@@ -243,6 +285,10 @@ def _few(names: list[str]) -> str:
 
 
 def _optimizer_file(optimizer: Any, scheduler: Any) -> Streamed:
+    if optimizer is None:
+        raise InvalidValueError(
+            "log_model: a scheduler belongs to an optimizer. Pass that as well: optimizer=."
+        )
     states = {"optimizer": _state(optimizer), "scheduler": _state(scheduler)}
     try:
         return tree_file(flatten_tree(states))
@@ -256,10 +302,10 @@ def _optimizer_file(optimizer: Any, scheduler: Any) -> Streamed:
 def _state(holder: Any) -> Any:
     if holder is None or isinstance(holder, Mapping):
         return holder
-    if not hasattr(holder, "state_dict"):
+    if not hasattr(holder, "state_dict") or _is_module(holder):
         raise InvalidTypeError(
-            f"optimizer= or scheduler= is a {type(holder).__name__} without state_dict(). Pass "
-            "torch's, or leave it out."
+            f"optimizer= or scheduler= is a {type(holder).__name__}. Pass one of torch's, or "
+            "leave it out."
         )
     return _without_functions(holder.state_dict())
 
@@ -272,9 +318,48 @@ def _without_functions(value: Any) -> Any:
     return [_without_functions(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_module(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Module)
+
+
+_ELEMENTWISE = frozenset(
+    "exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg grad_avg acc_delta sum "
+    "ax prev step_size".split()
+)
+"""What torch's optimizers keep for every element of a parameter, by its name."""
+
+
+def _misfit(optimizer: Any, state: Mapping[str, Any]) -> str | None:
+    """Say what torch would find out in the next step only: another kind, or other shapes."""
+    groups, saved = optimizer.param_groups, state.get("param_groups", [])
+    for group, kept in zip(groups, saved, strict=False):
+        # A version of torch may know one more setting, and then takes its default.
+        if missing := sorted({*kept} - {*group}):
+            return f"it has no {', '.join(map(str, missing))}: saved was another kind of optimizer"
+        for parameter, number in zip(group["params"], kept.get("params", []), strict=False):
+            for name, value in state.get("state", {}).get(number, {}).items():
+                if name in _ELEMENTWISE and getattr(value, "shape", None) not in (
+                    None, parameter.shape,
+                ):  # fmt: skip
+                    shapes = f"{tuple(value.shape)}, found {tuple(parameter.shape)}"
+                    return f"{name} of parameter {number} is {shapes}"
+    return None
+
+
 def _fill(holder: Any, state: Any, subject: str) -> None:
     if state is None:
         raise InvalidValueError(f"{subject} was not saved with it. Load without it.")
+    if not hasattr(holder, "load_state_dict") or _is_module(holder):
+        raise InvalidTypeError(
+            f"{subject}'s state goes into one of torch's, found a {type(holder).__name__}."
+        )
+    if hasattr(holder, "param_groups") and (problem := _misfit(holder, state)):
+        raise InvalidValueError(
+            f"{subject}'s state does not fit the {type(holder).__name__} given ({problem}). Build "
+            "it as it was when it was saved."
+        )
     for name, value in state.items():
         # MultiStepLR counts its milestones; a tree has plain mappings.
         if isinstance(getattr(holder, str(name), None), Counter):
@@ -319,7 +404,8 @@ def _as_inputs(value: Any, module: Any) -> Any:
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_as_inputs(item, module) for item in value)
     if isinstance(value, torch.Tensor):
-        return value.detach().to(_device(module))
+        # A copy, as of arrays: the model may compute in place.
+        return value.detach().to(_device(module), copy=True)
     if not hasattr(value, "__array__"):
         return value
     tensor = torch.tensor(np.asarray(value), device=_device(module))

@@ -1,4 +1,4 @@
-"""What ``torch.export`` makes of a model: kept as ``.pt2``, and computed without torch's loader.
+"""What ``torch.export`` made of a model, computed without torch's loader.
 
 A ``.pt2`` is a zip of raw weights and of a graph of operators in JSON. ``torch.export.load`` trusts
 it: up to torch 2.13 at least, it unpickles weights, constants and sample inputs that are marked so
@@ -15,21 +15,18 @@ The JSON is that of ``torch/_export/serde/schema.py``, major version 8.
 from __future__ import annotations
 
 import io
-import logging
-import operator
 import re
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import orjson
 
 from experiment_tracking.errors import DamagedError, InvalidTypeError, InvalidValueError
 
-_SCHEMA = 8
+SCHEMA = 8
 _LOCAL_HEADER_BYTES = 30
 
 _DTYPES = {
@@ -60,169 +57,6 @@ _SEQUENCES = {
 _MAPPINGS = ("builtins.dict", "collections.OrderedDict")
 
 
-# ---------------------------------------------------------------------- out of a model
-
-
-def exported(model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return ``torch.export``'s program of a model in eval mode, and how its batch is.
-
-    ``dynamic``: the first axis of a tensor that goes in may have any length; ``static``: only the
-    example's.
-
-    Raises
-    ------
-    InvalidTypeError
-        If the program has something that :class:`Program` would refuse.
-    Exception
-        What torch raises, of any class.
-    """
-    with _outputs_plain(model), _torch_silent():
-        try:
-            program = _exported(model, *_of_two((args, dict(named))), dynamic=True)
-            batch = "dynamic"
-        except Exception:  # Of any class; without a free axis it may succeed, or raise again.
-            program = None
-        if program is None or not _is_dynamic(program):
-            program, batch = _exported(model, args, dict(named), dynamic=False), "static"
-    _check(program)
-    # torch would pickle them into the file.
-    program._example_inputs = None
-    return program, batch
-
-
-def save(program: Any, path: str) -> None:
-    """Write a program as ``.pt2``: the same program gives the same bytes."""
-    import torch
-
-    # A file and not the path, whose name torch would write into the archive.
-    with open(path, "wb") as file:
-        torch.export.save(program, file)
-
-
-def _exported(model: Any, args: Any, named: dict[str, Any], *, dynamic: bool) -> Any:
-    import torch
-
-    shapes = None
-    if dynamic:
-        axes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
-        for tensor in _tensors_in((args, named)):
-            axes[tensor] = {0: torch.export.Dim.AUTO}
-        shapes = axes.dynamic_shapes(model, args, named)
-    return torch.export.export(model, args, named, dynamic_shapes=shapes, strict=False)
-
-
-@contextmanager
-def _outputs_plain(model: Any) -> Iterator[None]:
-    """Have a model give built-in containers: torch writes no others, and they need their class."""
-    hook = model.register_forward_hook(lambda _model, _args, outputs: _plain(outputs))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return (list if isinstance(value, list) else tuple)(map(_plain, value))
-    return value
-
-
-@contextmanager
-def _torch_silent() -> Iterator[None]:
-    """Keep torch from logging and printing pages about what our one line says."""
-    logger = logging.getLogger("torch")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with redirect_stderr(_OfOtherThreads(sys.stderr)):
-            yield
-    finally:
-        logger.setLevel(before)
-
-
-class _OfOtherThreads(io.TextIOBase):
-    """A stream that passes on what other threads write, and drops what this one does."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._here = stream, threading.get_ident()
-
-    def write(self, text: str) -> int:
-        if threading.get_ident() != self._here and self._stream is not None:
-            self._stream.write(text)
-        return len(text)
-
-
-def _tensors_in(tree: Any) -> list[Any]:
-    """Return the tensors of a tree that have a first axis, each once."""
-    import torch
-
-    leaves = torch.utils._pytree.tree_leaves(tree)
-    tensors = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim)
-    return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-def _of_two(call: Any) -> Any:
-    """Return a call's arguments with two of all where it is one: torch takes a 1 for constant."""
-    import torch
-
-    tensors = _tensors_in(call)
-    if any(len(tensor) != 1 for tensor in tensors):
-        return call
-    doubled = {id(tensor): torch.cat([tensor, tensor]) for tensor in tensors}
-    return torch.utils._pytree.tree_map(lambda leaf: doubled.get(id(leaf), leaf), call)
-
-
-def _is_dynamic(program: Any) -> bool:
-    import torch
-
-    nodes = (node for node in program.graph.nodes if node.op == "placeholder")
-    inputs = (node.meta.get("val") for node in nodes)
-    tensors = (value for value in inputs if isinstance(value, torch.Tensor) and value.ndim)
-    axes: Iterator[Any] = (tensor.shape[0] for tensor in tensors)
-    # An axis that the model holds to a number stays a SymInt, of that number.
-    return any(isinstance(a, torch.SymInt) and a.node.maybe_as_int() is None for a in axes)
-
-
-def _check(program: Any) -> None:
-    """Refuse at once what would not be loaded again.
-
-    Raises
-    ------
-    InvalidTypeError, InvalidValueError
-        With what it is.
-    """
-    import torch
-    from torch._export.serde import schema
-
-    # Before PayloadConfig torch pickled all weights.
-    if schema.SCHEMA_VERSION[0] != _SCHEMA or not hasattr(schema, "PayloadConfig"):
-        raise InvalidTypeError(
-            f"torch {torch.__version__} writes schema {schema.SCHEMA_VERSION}, this version of "
-            f"experiment_tracking reads {_SCHEMA}, with raw weights"
-        )
-    graphs = (module for module in program.graph_module.modules() if hasattr(module, "graph"))
-    calls = (node for graph in graphs for node in graph.graph.nodes if node.op == "call_function")
-    for node in calls:
-        if node.target is not operator.getitem:
-            _operator(_written(node.target))
-    for name, value in (program.state_dict | program.constants).items():
-        if not isinstance(value, torch.Tensor) or type(value.data) is not torch.Tensor:
-            raise InvalidTypeError(f"{name} is a {type(value).__name__}, which torch would pickle")
-    for spec in (program.call_spec.in_spec, program.call_spec.out_spec):
-        _tree(torch.utils._pytree.treespec_dumps(spec))
-
-
-def _written(target: Any) -> str:
-    """Return an operator's name as the file has it."""
-    module = str(target.__module__).replace("torch._ops", "torch.ops")
-    return f"{module}.{target.__name__}"
-
-
-# ---------------------------------------------------------------------- back from bytes
-
-
 class Program:
     """A program that was saved, as a function on numpy arrays or tensors.
 
@@ -246,8 +80,9 @@ class Program:
         with self._damage_named():
             members = _members(data)
             document = orjson.loads(members["models/model.json"])
-            if (schema := document["schema_version"]["major"]) != _SCHEMA:
-                raise InvalidValueError(f"it is in schema {schema}, this version reads {_SCHEMA}")
+            if (schema := document["schema_version"]["major"]) != SCHEMA:
+                raise InvalidValueError(f"it is in schema {schema}, this version reads {SCHEMA}")
+            self._ranges = {s: _range(known) for s, known in document["range_constraints"].items()}
             self._read(document["graph_module"], _weights(members))
 
     def __repr__(self) -> str:
@@ -272,14 +107,31 @@ class Program:
         values = [
             slot.take(next(leaves)) if isinstance(slot, _Input) else slot for slot in self._slots
         ]
+        self._check_sizes(values)
         with torch.no_grad():
             results = self._graph(*values)
         return _unflat(self._out, map(_as_numpy, results))
 
+    def _check_sizes(self, values: list[Any]) -> None:
+        """Refuse what the graph would compute, but not as the model: it took the other branch."""
+        sizes: dict[str, int] = {}
+        inputs = ((s, v) for s, v in zip(self._slots, values, strict=True) if isinstance(s, _Input))
+        for slot, value in inputs:
+            for axis, symbol in slot.free.items():
+                found = value.shape[axis]
+                same = sizes.setdefault(symbol, found)
+                allowed = self._ranges.get(symbol, range(sys.maxsize))
+                if found != same or found not in allowed:
+                    wanted = f"{allowed.start} to {allowed.stop - 1}"
+                    raise InvalidValueError(
+                        f"Argument {slot.name!r}: found size {found} in axis {axis}, the program "
+                        f"takes {wanted if found == same else f'{same}, as elsewhere'}."
+                    )
+
     def _read(self, module: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
         graph, signature = module["graph"], module["signature"]
         call = next(each for each in module["module_call_graph"] if each["fqn"] == "")["signature"]
-        self._in, self._out = _tree(call["in_spec"]), _tree(call["out_spec"])
+        self._in, self._out = read_tree(call["in_spec"]), read_tree(call["out_spec"])
         self._names = [str(name) for name in call.get("forward_arg_names") or ()]
         self._graph = _Graph(graph)
         self._slots = [
@@ -448,7 +300,7 @@ class _Graph:
 
 def _step(node: Mapping[str, Any], needed: set[str]) -> _Step:
     target = node["target"]
-    compute = _operator(target)
+    compute = find_operator(target)
     arguments = [(each["name"], each["kind"], _argument(each["arg"])) for each in node["inputs"]]
     args = [value for _, kind, value in arguments if kind != _BY_NAME]
     named = {name: value for name, kind, value in arguments if kind == _BY_NAME}
@@ -464,7 +316,7 @@ _BY_NAME = 2
 _HIGHER = "torch.ops.higher_order."
 
 
-def _operator(target: str) -> Callable[..., Any]:
+def find_operator(target: str) -> Callable[..., Any]:
     """Return the operator of that name; InvalidValueError for what is none, or reaches out."""
     import torch
 
@@ -581,6 +433,8 @@ class _Input(NamedTuple):
     dtype: Any = None
     device: Any = None
     shape: tuple[int | None, ...] = ()
+    free: Mapping[int, str] = {}
+    """The symbol of each axis that has None in the shape."""
     constant: Any = None
 
     def take(self, value: Any) -> Any:
@@ -627,8 +481,27 @@ def _slot(
     if "as_tensor" not in known["arg"]:
         return _Input("", constant=_argument(known["arg"]))
     meta = shapes[name]
-    sizes = tuple(size.get("as_int") for size in meta["sizes"])
-    return _Input(str(name), _dtype(meta["dtype"]), _device(meta["device"]), sizes)
+    sizes = meta["sizes"]
+    return _Input(
+        name=str(name),
+        dtype=_dtype(meta["dtype"]),
+        device=_device(meta["device"]),
+        shape=tuple(size.get("as_int") for size in sizes),
+        free={a: _symbol(size["as_expr"]) for a, size in enumerate(sizes) if "as_expr" in size},
+    )
+
+
+def _symbol(expression: Mapping[str, Any]) -> str:
+    """Return the name in ``Symbol('s77', positive=True)``; any other text as it is."""
+    text = str(expression["expr_str"])
+    return match[1] if (match := re.match(r"Symbol\('(\w+)'", text)) else text
+
+
+def _range(constraint: Mapping[str, Any]) -> range:
+    low, high = constraint["min_val"], constraint["max_val"]
+    # torch says 2 where it only did not look at 0 and 1.
+    start = 0 if low is None or low <= 2 else low
+    return range(start, sys.maxsize if high is None else high + 1)
 
 
 class _Node(NamedTuple):
@@ -639,7 +512,7 @@ class _Node(NamedTuple):
     children: list[_Node]
 
 
-def _tree(text: str) -> _Node:
+def read_tree(text: str) -> _Node:
     """Return the tree that torch wrote as JSON in JSON."""
     version, root = orjson.loads(text)
     if version != 1:

@@ -57,9 +57,11 @@ class WholeFormat(ModelFormat):
         )
 
     def load_program(self, save: Save) -> Callable[..., Any]:
-        """Return the model's prediction as a function of arrays."""
-        model = self.load(save, None, as_numpy=True, trusted=())
-        return lambda *args, **named: self.run(model, args, named)
+        """Return the model's prediction as a function; see the format's ``run`` for its arguments.
+
+        It loads the whole model and so needs its package; types that must be trusted it refuses.
+        """
+        return self.program(self.load(save, None, as_numpy=True, trusted=()))
 
 
 _FRAMEWORKS = ("keras", "lightgbm", "xgboost")

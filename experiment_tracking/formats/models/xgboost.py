@@ -56,7 +56,9 @@ class XgboostFormat(WholeFormat):
             )
         made = getattr(xgboost, name)()
         there = made.get_params()
-        made.set_params(**{key: value for key, value in settings.items() if key in there})
+        # What is no attribute goes to the booster; a method must not be replaced.
+        settings = {k: v for k, v in settings.items() if k in there or not hasattr(made, k)}
+        made.set_params(**settings)
         return self.fill(save, made)
 
     def fill(self, save: Save, into: Any) -> Any:
@@ -75,7 +77,7 @@ class XgboostFormat(WholeFormat):
         return into
 
     def run(self, model: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Predict."""
+        """Predict: of a matrix, a DMatrix, a table of pandas' or columns by name, an array."""
         table = the_table(args, named)
         if is_a(model, "xgboost", "Booster") and not is_a(table, "xgboost", "DMatrix"):
             return plain_array(model.inplace_predict(table))
@@ -103,13 +105,17 @@ def _check_fitted(model: Any) -> None:
 
 def _settings(model: Any) -> dict[str, Any]:
     """Return the settings that JSON holds; NaN is left out, the default of ``missing``."""
+    given = model.get_params().items()
+    plain = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in given}
+    return {name: value for name, value in plain.items() if value is not None and _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
     import math
 
-    settings = {}
-    for name, value in model.get_params().items():
-        plain = value.item() if hasattr(value, "item") else value
-        if isinstance(plain, bool | int | str) or (
-            isinstance(plain, float) and math.isfinite(plain)
-        ):
-            settings[name] = plain
-    return settings
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_json(value[key]) for key in value)
+    is_number = isinstance(value, float) and math.isfinite(value)
+    return is_number or value is None or isinstance(value, bool | int | str)

@@ -179,6 +179,12 @@ def test_a_pure_dict_that_was_given_as_the_model_fills_a_module(saved):
     assert same_bits(into.kernel[...], given.kernel[...])
 
 
+@pytest.mark.parametrize(("into", "found"), [(dict, "the class dict"), (3, "a int")])
+def test_what_cannot_hold_a_tree_is_no_template(into, found):
+    with pytest.raises(InvalidTypeError, match=f"into= is {found}"):
+        fill(into, {"w": np.ones(2)}, "M")
+
+
 ON_TWO_DEVICES = """
 import sys
 import jax, numpy as np

@@ -2,6 +2,7 @@ import json
 import pickle
 import sys
 
+import numpy as np
 import pytest
 
 from experiment_tracking.errors import (
@@ -116,3 +117,18 @@ def test_a_framework_that_is_none_is_damage(saved, forge, framework):
     with pytest.raises(DamagedError, match="framework is"):
         kept.load()
     assert json.loads((kept.path / "model.json").read_text())["framework"] == framework
+
+
+def test_what_its_own_format_refuses_is_kept_by_pickle_where_that_is_allowed(saved, capsys):
+    pytest.importorskip("skops", reason="pip install 'experiment_tracking[models]'")
+    from sklearn.preprocessing import FunctionTransformer
+
+    model = FunctionTransformer(lambda x: x + 1)
+    with pytest.raises(InvalidValueError, match="allow_unsafe=True"):
+        saved(model)
+    kept = saved(model, allow_unsafe=True)
+    assert kept.document["framework"] == "cloudpickle"
+    assert "sklearn refused it" in capsys.readouterr().err
+    assert kept.load(allow_unsafe=True).transform(np.zeros(1)) == [1]
+    with pytest.raises(InvalidValueError, match="allow_unsafe=True"):
+        kept.load()

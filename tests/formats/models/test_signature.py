@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +115,34 @@ def test_what_is_no_table_stays_as_it_is():
 def test_a_column_with_gaps_or_objects_is_named(values):
     with pytest.raises(InvalidTypeError, match="the column 'odd'"):
         plain_example(pd.DataFrame({"odd": pd.Series(values, dtype=object)}))
+    with pytest.raises(InvalidTypeError, match="an array holds object"):
+        plain_example(np.array(values, dtype=object))
+
+
+def test_an_array_of_texts_is_one_of_text():
+    texts = plain_example({"text": np.array([["a", "bc"]], dtype=object)})["text"]
+    assert texts.tolist() == [["a", "bc"]]
+    assert texts.dtype == "U2"
+
+
+@dataclass
+class Scores:
+    """What some models give."""
+
+    logits: np.ndarray
+    loss: None = None
+
+
+class Odd(dict):
+    """A mapping whose attributes are its keys, and that raises for others what it should not."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_dataclasses_and_mappings_of_ones_own_are_described_by_their_names():
+    for outputs in (Scores(np.zeros(3)), Odd(logits=np.zeros(3), loss=None)):
+        (entry,) = describe(outputs, "output")
+        assert entry["name"] == "logits"
 
 
 class Halving(ModelFormat):
@@ -140,10 +170,10 @@ class Halving(ModelFormat):
         return "abacus"
 
 
-def test_a_model_is_computed_twice_and_measured_the_second_time():
+def test_a_model_is_computed_once_to_warm_up_and_then_measured():
     counted = Halving()
     found = measure(counted, None, np.ones((2, 5)))
-    assert len(counted.calls) == 2
+    assert 2 <= len(counted.calls) <= 6  # fewer on a machine that takes long
     assert found["signature"] == {
         "inputs": [{"name": "input", "dtype": "float64", "shape": [-1, 5]}],
         "outputs": [{"name": "half", "dtype": "float64", "shape": [-1, 5]}],
@@ -155,9 +185,10 @@ def test_a_model_is_computed_twice_and_measured_the_second_time():
 def test_a_mapping_goes_in_by_name_and_a_tuple_by_place():
     counted = Halving()
     measure(counted, None, {"x": np.ones(2)})
+    assert {(len(args), *named) for args, named in counted.calls} == {(0, "x")}
+    counted.calls.clear()
     measure(counted, None, (np.ones(2),))
-    assert [len(args) for args, _ in counted.calls] == [0, 0, 1, 1]
-    assert counted.calls[0][1].keys() == {"x"}
+    assert {(len(args), *named) for args, named in counted.calls} == {(1,)}
 
 
 def test_a_signature_of_ones_own_becomes_plain():

@@ -63,6 +63,12 @@ def double(values):
         (lambda: ensemble.ExtraTreesRegressor(5), of_diabetes),
         (lambda: ensemble.GradientBoostingClassifier(n_estimators=2, max_depth=2), of_digits),
         (lambda: ensemble.HistGradientBoostingRegressor(max_iter=3), of_diabetes),
+        (
+            lambda: ensemble.HistGradientBoostingRegressor(
+                max_iter=3, categorical_features=["sex"]
+            ),
+            of_people,
+        ),
         (lambda: ensemble.AdaBoostClassifier(n_estimators=2), of_digits),
         (lambda: ensemble.BaggingRegressor(n_estimators=2, max_features=0.5), of_diabetes),
         (lambda: ensemble.IsolationForest(n_estimators=3), of_diabetes),
@@ -148,9 +154,11 @@ def test_its_program_takes_columns_by_name(saved):
     people, targets = of_people()
     words = compose.make_column_transformer((preprocessing.OneHotEncoder(), ["sex"]))
     model = make_pipeline(words, linear_model.Ridge()).fit(people, targets)
-    program = saved(model).load_program()
-    columns = {name: people[name].to_numpy() for name in people}
-    np.testing.assert_array_equal(program(**columns), model.predict(people))
+    kept = saved(model, input_example=people[:5])
+    assert [each["name"] for each in kept.document["signature"]["inputs"]] == list(people)
+    program, example = kept.load_program(), kept.load_example()
+    np.testing.assert_array_equal(program(**example), model.predict(people[:5]))
+    np.testing.assert_array_equal(program(people), model.predict(people))
 
 
 def test_the_program_of_what_only_transforms_gives_dense_arrays(saved):
@@ -301,6 +309,16 @@ def test_a_tree_whose_owner_lets_narrower_rows_in_is_refused(saved, forge):
         forge(kept, skops.io.dumps(model)).load()
 
 
+def test_something_else_in_the_place_of_a_method_is_refused(saved, forge):
+    import skops.io
+
+    model = DecisionTreeClassifier().fit(*of_digits())
+    kept = saved(model)
+    model._validate_X_predict = np.exp
+    with pytest.raises(DamagedError, match=r"places of its methods \(_validate_X_predict\)"):
+        forge(kept, skops.io.dumps(model)).load()
+
+
 def test_a_boosted_tree_or_a_neighbour_tree_that_leads_out_is_refused(saved, forge):
     import skops.io
 
@@ -312,6 +330,20 @@ def test_a_boosted_tree_or_a_neighbour_tree_that_leads_out_is_refused(saved, for
 
     with pytest.raises(DamagedError, match="TreePredictor does not hold together"):
         forge(saved(boosted), _with_nodes(skops.io.dumps(boosted), far)).load()
+
+    people, progression = of_people()
+    model = ensemble.HistGradientBoostingRegressor(max_iter=1, categorical_features=["sex"])
+    model.fit(people[["sex"]], progression)
+
+    def no_table(nodes):
+        nodes["bitset_idx"] = 1
+
+    kept = saved(model)
+    with pytest.raises(DamagedError, match="TreePredictor does not hold together"):
+        forge(kept, _with_nodes(skops.io.dumps(model), no_table)).load()
+    model._preprocessor.transformers_[1] = ("numerical", "drop", np.array([False]))
+    with pytest.raises(DamagedError, match="TreePredictor does not hold together"):
+        forge(kept, skops.io.dumps(model)).load()
 
     near = neighbors.KNeighborsRegressor(algorithm="kd_tree").fit(inputs, targets)
 

@@ -195,8 +195,23 @@ def test_plain_extra_state_comes_back(log):
 
 
 def test_extra_state_that_needs_pickle_is_refused_with_its_place(log):
-    with pytest.raises(InvalidTypeError, match="_extra_state/when"):
+    with pytest.raises(InvalidTypeError, match=r"_extra_state/when.*allow_unsafe=True"):
         log(Counting({"when": {1, 2}}))
+
+
+def test_tensors_that_no_state_has_are_told_once(log, capsys):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+            self.scale = torch.ones(2)
+
+    capsys.readouterr()
+    log(Scaled())
+    log(Scaled())
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if ": run " not in line]
+    assert "Scaled holds tensors that are not saved" in told
+    assert "buffers: scale. If" in told
 
 
 def test_what_is_wrapped_is_kept_and_loaded_without_its_wrappers(log, trained):
@@ -315,6 +330,31 @@ def test_training_goes_on_from_a_saved_optimizer_as_if_never_stopped(log):
     assert rest.get_last_lr() == scheduler.get_last_lr()
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_the_state_of_another_kind_of_optimizer_is_refused_at_once(log, trained, kind):
+    optimizer = torch.optim.Adam(trained.parameters())
+    train(trained, optimizer, steps=1)
+    saved = log(trained, optimizer=optimizer).saved_model()
+    with pytest.raises(InvalidValueError, match="another kind of optimizer"):
+        saved.load_optimizer(into=kind(trained.parameters(), lr=0.1))
+
+
+def test_the_state_of_an_optimizer_of_other_shapes_is_refused_at_once(log, trained):
+    optimizer = torch.optim.Adam(trained.parameters())
+    train(trained, optimizer, steps=1)
+    saved = log(trained, optimizer=optimizer).saved_model()
+    others = [torch.nn.Parameter(torch.zeros(3)) for _ in trained.parameters()]
+    with pytest.raises(InvalidValueError, match=r"exp_avg of parameter 0 is .* found \(3,\)"):
+        saved.load_optimizer(into=torch.optim.Adam(others))
+
+
+def test_what_is_no_optimizer_is_refused_before_anything_is_written(log, trained):
+    with pytest.raises(InvalidTypeError, match=r"optimizer= or scheduler= is a \w+\. Pass one"):
+        log(trained, optimizer=trained)
+    with pytest.raises(InvalidValueError, match="belongs to an optimizer"):
+        log(trained, scheduler=object())
+
+
 def test_an_optimizers_state_comes_without_the_optimizer(log, trained):
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.1, momentum=0.9)
     train(trained, optimizer, steps=1)
@@ -361,7 +401,7 @@ def test_state_that_needs_pickle_is_refused_with_what_to_do(log, trained):
     optimizer.param_groups[0]["names"] = {"a", "b"}
     with pytest.raises(InvalidTypeError, match=r"param_groups/0/names.*state_dict\(\) give"):
         log(trained, optimizer=optimizer)
-    with pytest.raises(InvalidTypeError, match="without state_dict"):
+    with pytest.raises(InvalidTypeError, match="is a str. Pass one of torch's"):
         log(trained, optimizer="adam")
 
 

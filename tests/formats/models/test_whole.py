@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiment_tracking.errors import InvalidTypeError
+from experiment_tracking.formats.models.saved import SavedModel
 from experiment_tracking.formats.models.whole import is_a, plain_array, the_table
 
 REPOSITORY = Path(__file__).parents[3]
@@ -28,11 +29,11 @@ for name in sys.argv[2:]:
 def test_another_process_computes_the_same_bits_without_the_training_script(make, tmp_path):
     for package in ("sklearn", "xgboost", "lightgbm"):
         pytest.importorskip(package, reason=f"pip install {package}")
-    for package in ("skops", "skl2onnx", "onnxruntime"):
+    for package in ("skops", "onnx", "onnxruntime"):
         pytest.importorskip(package, reason="pip install 'experiment_tracking[models]'")
     import lightgbm
-    import skl2onnx
     import xgboost
+    from onnx import TensorProto, helper, numpy_helper
     from sklearn.datasets import load_digits
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -49,14 +50,21 @@ def test_another_process_computes_the_same_bits_without_the_training_script(make
         "lightgbm": lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1),
     }
     expected = {name: model.fit(images, digits).predict(images) for name, model in models.items()}
-    options = {id(models["pipeline"]): {"zipmap": False}}
-    models["onnx"] = skl2onnx.to_onnx(models["pipeline"], images[:1], options=options)
-    del models["onnx"].graph.output[1:]  # of labels and probabilities the labels
-    expected["onnx"] = expected["pipeline"]
+    weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    models["onnx"] = helper.make_model(graph, opset_imports=opset, ir_version=8)
 
     with make("p", root=tmp_path).start_run("a") as run:
         for name, model in models.items():
-            run.log_model(model, name, input_example=images[:4])
+            folder = run.log_model(model, name, input_example=images[:4])
+    expected["onnx"] = SavedModel(folder).load_program()(images)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", LOAD, str(tmp_path), *models]
     subprocess.run(command, env=environment, check=True)

@@ -55,6 +55,19 @@ def test_a_classifier_comes_back_with_its_classes_and_settings(saved, name):
     np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
 
 
+def test_settings_that_are_arrays_and_columns_of_categories_are_kept(saved):
+    inputs, targets = load_diabetes(return_X_y=True, as_frame=True)
+    inputs = inputs[["age"]].assign(sex=np.where(inputs["sex"] > 0, "f", "m"))
+    inputs["sex"] = inputs["sex"].astype("category")
+    model = xgboost.XGBRegressor(
+        n_estimators=3, n_jobs=1, objective="reg:quantileerror", enable_categorical=True,
+        quantile_alpha=np.array([0.1, 0.9]),
+    ).fit(inputs, targets)  # fmt: skip
+    loaded = saved(model).load()
+    np.testing.assert_array_equal(loaded.predict(inputs), model.predict(inputs))
+    assert loaded.get_params()["quantile_alpha"] == [0.1, 0.9]
+
+
 @pytest.mark.parametrize("name", ["XGBRegressor", "XGBRFRegressor"])
 def test_a_regressor_knows_again_what_counts_as_missing(saved, name):
     images, digits = of_digits()
