@@ -160,9 +160,9 @@ class Logs(ABC):
             The optimizer, or for trees its state as a tree.
         input_example
             What the model is called with: an array, a tuple of arguments, a mapping of named
-            ones; its first axis is the batch. With it the model is computed a few times: its signature
-            and the time of one inference are kept, and a program that runs without the model's
-            code (``torch.export``, ``jax.export``).
+            ones; its first axis is the batch. With it the model is computed a few times: its
+            signature and the time of one inference are kept, and a program that runs without the
+            model's code (``torch.export``, ``jax.export``).
         signature
             A mapping of ``inputs`` and ``outputs``, each a list of mappings with ``name``,
             ``dtype`` and ``shape``. By default that of the example.

@@ -401,7 +401,7 @@ def test_state_that_needs_pickle_is_refused_with_what_to_do(log, trained):
     optimizer.param_groups[0]["names"] = {"a", "b"}
     with pytest.raises(InvalidTypeError, match=r"param_groups/0/names.*state_dict\(\) give"):
         log(trained, optimizer=optimizer)
-    with pytest.raises(InvalidTypeError, match="is a str. Pass one of torch's"):
+    with pytest.raises(InvalidTypeError, match=r"is a str\. Pass one of torch's"):
         log(trained, optimizer="adam")
 
 
