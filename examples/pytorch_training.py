@@ -117,12 +117,10 @@ def main():
             if val_loss < best_loss:
                 best_loss = val_loss
                 # Saved under the same name, the better weights replace the former ones.
-                run.log_model(model.state_dict(), step=epoch, metadata={"val_loss": val_loss})
+                run.log_model(model, step=epoch, optimizer=optimizer)
 
-    # The weights come back as numpy arrays, on any machine and without pickle.
-    record = tracker.registry.get(run.path)
-    arrays = record.load_model()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    # Back into the module, verified and without pickle.
+    tracker.registry.get(run.path).load_model(into=model)
     loss, accuracy = evaluate(model, val_loader, loss_fn)
     print(f"\nBest weights, read back: val/loss {loss:.4f}, val/accuracy {accuracy:.1%}")
     print(f"Kept in {run.path}")

@@ -198,6 +198,14 @@ class ExperimentTracker(Logs):
 
     # ------------------------------------------------------------------ runs
 
+    @property
+    def run(self) -> "Run | None":
+        """The open run that calls log to: this thread's innermost, else the newest; None without.
+
+        Asking opens none, where the first ``log_`` call would.
+        """
+        return self._current()
+
     @overload
     def start_run(
         self,

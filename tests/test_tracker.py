@@ -279,6 +279,16 @@ def test_the_innermost_open_run_is_the_current_one(make):
     assert [r["x"] for r in rows(inner)] == [2]
 
 
+def test_a_tracker_has_the_run_that_calls_log_to_and_asking_opens_none(make):
+    tracker = make("p")
+    assert tracker.run is None
+    with tracker.start_run("outer") as outer:
+        with tracker.start_run("inner") as inner:
+            assert tracker.run is inner
+        assert tracker.run is outer
+    assert tracker.run is None
+
+
 def test_each_thread_logs_to_the_run_it_opened_and_others_to_the_newest(make):
     tracker = make("p")
     main = tracker.start_run("main")

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiment_tracking.errors import (
@@ -81,7 +82,8 @@ def read_policy(path: str) -> dict[str, Gate]:
             gates[stage] = _to_gate(gate)
         except (InvalidValueError, InvalidTypeError) as error:
             raise DamagedError(
-                f"{path}, {word!r:.40}: {error} Correct the file, or delete it for no gates."
+                f"{path}, {word!r:.40}, is no gate. Correct it, or delete the file for no gates. "
+                f"{error}"
             ) from error
     return gates
 
@@ -144,13 +146,30 @@ def make_gate(require: Any = (), approvers: Any = (), approvals: Any = None) -> 
     for condition in conditions:
         parse(condition)
     names = _texts(approvers, "approvers")
+    for name in names:
+        _check_one(name)
     count = approvals if approvals is not None else min(1, len(names))
     if type(count) is not int or not min(1, len(names)) <= count <= len(names):
-        raise InvalidValueError(
-            f"approvals is {count!r:.40}, and there are {len(names)} approvers: "
-            f"{', '.join(names) or 'none'}. It is from 1 to their number."
-        )
+        raise InvalidValueError(f"approvals is {count!r:.40}. {_allowed(names)}")
     return Gate(conditions, names, count)
+
+
+def _check_one(name: str) -> None:
+    # Whom nobody is called like, nobody could approve as.
+    if "," in name:
+        names = [part.strip() for part in name.split(",") if part.strip()]
+        raise InvalidValueError(
+            f"{name!r:.80} is no approver's name, for it holds a comma. Pass a list: "
+            f"{names!r:.120}."
+        )
+
+
+def _allowed(names: Sequence[str]) -> str:
+    if not names:
+        return "No approver is named. Name those who may approve."
+    if len(names) == 1:
+        return f"{names[0]} is the only approver. Ask for 1, or name more approvers."
+    return f"There are {len(names)} approvers: {', '.join(names)}. Ask for 1 to {len(names)}."
 
 
 def _texts(given: str | Iterable[str], what: str) -> tuple[str, ...]:
@@ -158,6 +177,41 @@ def _texts(given: str | Iterable[str], what: str) -> tuple[str, ...]:
     if not all(isinstance(text, str) and text.strip() for text in texts):
         raise InvalidTypeError(f"{what} is one text or several, found {given!r:.60}.")
     return tuple(dict.fromkeys(texts))
+
+
+def check_known(gate: Gate, name: str, versions: Sequence[ModelVersion]) -> None:
+    """Refuse conditions on what no version has, most likely a mistyped name.
+
+    Raises
+    ------
+    InvalidValueError
+        With near names.
+    """
+    tables = list(_tables(versions)) if gate.require else []
+    for condition in gate.require if tables else ():
+        for column in parse(condition).names:
+            if any(_has(table, column) for table in tables):
+                continue
+            try:
+                values(sum(tables[1:], tables[0]), column)
+            except (InvalidValueError, MetricNotFoundError) as error:
+                raise InvalidValueError(
+                    f"No version of {name} could meet {condition}: {error}"
+                ) from error
+
+
+def _tables(versions: Iterable[ModelVersion]) -> Iterator[RunTable]:
+    for version in versions:
+        # One that is damaged may come to no stage; `verify` tells of it.
+        with contextlib.suppress(DamagedError, OSError):
+            yield as_table(version)
+
+
+def _has(table: RunTable, column: str) -> bool:
+    try:
+        return values(table, column)[0] is not None
+    except (InvalidValueError, MetricNotFoundError):  # told if no other has it either
+        return False
 
 
 # ---------------------------------------------------------------------- passing
@@ -169,13 +223,30 @@ def check_approver(gate: Gate | None, name: str, stage: str, by: str) -> None:
     Raises
     ------
     InvalidValueError
-        With whose do.
+        With whose do, or that none does.
     """
-    if gate is not None and gate.approvers and by not in gate.approvers:
+    gate = gate or Gate()
+    if not gate.approvers:
+        how = _how_to_set(gate._replace(approvers=(by,), approvals=1), name, stage)
         raise InvalidValueError(
-            f"{by!r:.60} is no approver of {name} for {stage}: {', '.join(gate.approvers)} are. "
-            "Pass by= of one of them, or change the policy."
+            f"{name} asks for no approval for {stage}, so none counts. To ask for one: {how}."
         )
+    if by not in gate.approvers:
+        how = to_do(["policy", name, stage], f"policy({name!r})")
+        raise InvalidValueError(
+            f"{by!r:.60} is no approver of {name} for {stage}: {', '.join(gate.approvers)} "
+            f"{'is' if len(gate.approvers) == 1 else 'are'}. Ask one of them to approve it, or "
+            f"change the policy: {how}."
+        )
+
+
+def _how_to_set(gate: Gate, name: str, stage: str) -> str:
+    # All of it: what is not given would be taken away.
+    words = ["policy", name, stage, "--approver", ",".join(gate.approvers)]
+    for condition in gate.require:
+        words += ["--require", condition]
+    said = ", ".join(f"{key}={value!r}" for key, value in gate.to_dict().items())
+    return to_do(words, f"set_policy({name!r}, {stage!r}, {said})")
 
 
 def check_passes(gate: Gate, version: ModelVersion, stage: str) -> dict[str, Any]:
@@ -210,8 +281,9 @@ def _unmet(conditions: Iterable[str], version: ModelVersion) -> Iterable[str]:
     for condition in conditions:
         filter_ = parse(condition)
         try:
-            found = {name: values(table, name)[0] for name in filter_.names}
-            holds = filter_.keep(lambda name: values(table, name), 1)[0]
+            columns = {name: values(table, name) for name in filter_.names}
+            found = {name: column[0] for name, column in columns.items()}
+            holds = filter_.keep(columns.__getitem__, 1)[0]
             if not holds or _is_undecided(condition, found.values()):
                 yield f"it needs {condition}, found {_in_words(found)}"
         except (InvalidValueError, MetricNotFoundError) as error:

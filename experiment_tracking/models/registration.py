@@ -29,9 +29,8 @@ def find_record(root: str, run: Any) -> RunRecord:
         A run, a tracker with an open one, a record, or anything that ``ExperimentRegistry.get``
         takes.
     """
-    # The tracker is a floor above; its current run is the one that it logs to.
-    current = getattr(run, "_current", None)
-    if current is not None and (run := current()) is None:
+    # The tracker is a floor above; its run is the one that it logs to.
+    if not hasattr(run, "path") and (run := getattr(run, "run", run)) is None:
         raise InvalidTypeError("The tracker has no open run. Pass the run, its path or its key.")
     path = getattr(run, "path", run)
     if not isinstance(path, (str, os.PathLike)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from experiment_tracking.errors import DamagedError, InvalidValueError
+from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import layout
 from experiment_tracking.models.events import Event, Wish
 from experiment_tracking.models.folder import may_write
@@ -25,7 +25,6 @@ from experiment_tracking.models.references import (
     number_of,
     parse_reference,
     subject_of,
-    to_do,
     to_version,
 )
 from experiment_tracking.models.registered import RegisteredModel
@@ -59,7 +58,8 @@ class ModelRegistry:
     ----------
     root
         Folder of projects. By default ``$EXPERIMENT_TRACKING_ROOT``, else the nearest
-        ``experiments`` in this folder or one above. It need not exist yet.
+        ``experiments`` in this folder or one above. It need not exist yet: a run makes it, or the
+        first registration. Until then everything else raises RootNotFoundError.
 
     Examples
     --------
@@ -175,6 +175,11 @@ class ModelRegistry:
         ----------
         deleted
             Those in the trash instead.
+
+        Raises
+        ------
+        RootNotFoundError
+            If the root does not exist; it says where was looked.
         """
         found, self.problems = [], []
         for name in self._store.names():
@@ -283,7 +288,7 @@ class ModelRegistry:
     def approve(
         self, name: str, version: int | str, stage: str, by: str | None = None, reason: str = ""
     ) -> ModelVersion:
-        """Approve that a version may come to a stage; each person counts once.
+        """Approve that a version may come to a stage whose gate asks for it; a person counts once.
 
         It holds for that version as long as it exists. Names are taken at their word: a gate keeps
         honest people from mistakes, nobody from writing files.
@@ -291,18 +296,18 @@ class ModelRegistry:
         Raises
         ------
         InvalidValueError
-            If the stage has approvers and this person is none.
+            If no approval is asked for at that stage, or this person is none of its approvers.
         NotFoundError
             If there is no such version.
         """
         from experiment_tracking.models.gates import check_approver, read_policy
 
         number, stage, by = to_version(version), to_guarded(stage), to_person(by)
-        gate = read_policy(self._store.folder(name).policy).get(stage)
-        check_approver(gate, name, stage, by)
+        path = self._store.folder(name).policy
 
         def decide(state: ModelState) -> Wish | None:
             number_of(state, Reference(name, number))
+            check_approver(read_policy(path).get(stage), name, stage, by)
             if by in state.versions[number].approvals.get(stage, []):
                 return None
             return Wish("approved", by, number, {"stage": stage, **to_reason(reason)})
@@ -314,33 +319,29 @@ class ModelRegistry:
     ) -> ModelVersion:
         """Give a stage back to the version that had it before the present one.
 
-        That one is verified, and the present one goes to Archived. Twice goes back two; gates
-        are not asked again, and aliases stay where they are.
+        That one is verified, and the present one goes to Archived. Twice goes back two; deleted
+        versions are passed over, gates are not asked again, and aliases stay where they are.
 
         Raises
         ------
         InvalidValueError
-            If nothing is in that stage, or nothing was there before; for other stages than
-            Staging and Production.
+            If nothing is in that stage, nothing was there before, or all of that is deleted; for
+            other stages than Staging and Production.
         DamagedError
-            If a file of the version before is not as it was registered.
+            If a file of the version before is not as it was registered; it says how to pass over
+            that version.
         """
+        from experiment_tracking.models.rollback import verify_before, version_before
+
         stage, by = to_guarded(stage), to_person(by)
         verify = cache(ModelVersion.verify)
 
         def decide(state: ModelState) -> Wish:
-            there, before = state.in_stage(stage), state.before(stage)
-            if not there or before is None:
-                what = "no version was there before" if there else "no version is there now"
-                how = to_do(
-                    ["stage", f"{name}/VERSION", stage], f"transition({name!r}, VERSION, {stage!r})"
-                )
-                raise InvalidValueError(
-                    f"{name} cannot be rolled back in {stage}: {what}. Move one there: {how}."
-                )
-            verify(self._store.version(name, state, before.number))
-            known = {"stage": stage, "from": there[0].number, **to_reason(reason)}
-            return Wish("rolled back", by, before.number, known)
+            number = version_before(state, name, stage).number
+            verify_before(self._store.version(name, state, number), state, stage, verify)
+            present = state.in_stage(stage)[0].number
+            known = {"stage": stage, "from": present, **to_reason(reason)}
+            return Wish("rolled back", by, number, known)
 
         state = self._store.change(name, decide)
         return self._store.version(name, state, state.in_stage(stage)[0].number)
@@ -533,17 +534,19 @@ class ModelRegistry:
         stage
             Staging or Production.
         require
-            Conditions in the filter language, such as ``"val/accuracy >= 0.9"``, on the version's
-            metrics and params; each has to hold.
+            A condition in the filter language, such as ``"val/accuracy >= 0.9"``, on the
+            version's metrics and params, or a list of them; each has to hold. What it asks for
+            must be known of some version.
         approvers
-            Whose approvals count.
+            Whose approvals count: a name, or a list of names.
         approvals
             How many of them have to approve.
 
         Raises
         ------
         InvalidValueError, InvalidTypeError
-            If a condition is none, or there are fewer approvers than approvals.
+            If a condition is none, no version has a metric or param that it asks for (near names
+            are shown), or there are fewer approvers than approvals.
         """
         from experiment_tracking.models import gates
 
@@ -556,6 +559,8 @@ class ModelRegistry:
 
         def decide(state: ModelState) -> Wish:
             gates.read_policy(path)  # A damaged one is told before anything is done.
+            known = [self._store.version(name, state, each.number) for each in state.living]
+            gates.check_known(gate, name, known)
             gates.wait_for_last(path, lambda: self._store.events(name))
             return wish
 

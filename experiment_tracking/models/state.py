@@ -92,14 +92,17 @@ class ModelState:
         there = [version for version in self.living if version.stage == stage]
         return sorted(there, key=lambda version: last.get(version.number, -1), reverse=True)
 
-    def before(self, stage: str) -> VersionState | None:
-        """Return the version that had a stage before the present one; deleted ones are no more."""
+    def before(self, stage: str) -> list[VersionState]:
+        """Return those that had a stage before the present one, the last first; deleted ones too.
+
+        There are none where no version is in that stage now.
+        """
         there = self.in_stage(stage)
         if not there:
-            return None
+            return []
         held = self._before(stage, there[0].number)
-        numbers = (n for n in reversed(held) if n != there[0].number and not self.is_deleted(n))
-        return next((self.versions[number] for number in numbers), None)
+        numbers = dict.fromkeys(n for n in reversed(held) if n != there[0].number)
+        return [self.versions[number] for number in numbers]
 
     def _before(self, stage: str, number: int) -> list[int]:
         held = self._held.get(stage, [])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from experiment_tracking.errors import NotFoundError
-from experiment_tracking.folder.layout import MODELS
+from experiment_tracking.folder.layout import MODELS, existing_root
 from experiment_tracking.models.events import Event, EventLog, Wish
 from experiment_tracking.models.folder import ModelFolder, may_write
 from experiment_tracking.models.references import check_model_name, gone, is_model_name, to_do
@@ -36,11 +36,18 @@ class ModelStore:
         self._logs: dict[str, EventLog] = {}
 
     def names(self) -> list[str]:
-        """Return the folders that may be models, sorted; others are somebody else's."""
+        """Return the folders that may be models, sorted; others are somebody else's.
+
+        Raises
+        ------
+        RootNotFoundError
+            If the root does not exist: a mistyped one is not empty.
+        """
         try:
             with os.scandir(self.path) as listed:
                 names = [each.name for each in listed if each.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
+            existing_root(self.root)
             return []
         return sorted(filter(is_model_name, names))
 
@@ -88,14 +95,15 @@ class ModelStore:
         Raises
         ------
         NotFoundError
-            If there never was one.
+            If there never was one; RootNotFoundError where the root does not exist.
         """
         state = self.state(name)
         if not state.versions:
+            names = self.names()
             how = to_do(["register", "RUN", "--name", name], f"register(run, name={name!r})")
             raise NotFoundError(
                 f"There is no registered model {name!r} in {self.path}. "
-                f"{near(name, self.names())} Register one: {how}."
+                f"{near(name, names)} Register one: {how}."
             )
         return state
 

@@ -122,7 +122,7 @@ class ModelVersion:
 
     @property
     def model(self) -> SavedModel:
-        """The saved model; what it reads must be what was registered."""
+        """The saved model, with all that it can load; what it reads must be what was registered."""
         return _RegisteredModel(str(self.path), lambda: self.lineage["files"])
 
     def load(self, into: Any = None, **how: Any) -> Any:
@@ -132,6 +132,16 @@ class ModelVersion:
         for the arguments and errors. Hashes are verified, with the very bytes that are then used.
         """
         return self.model.load(into, **how)
+
+    def load_optimizer(self, into: Any = None, scheduler: Any = None) -> Any:
+        """Return the optimizer's state, or ``into`` filled with it; fill ``scheduler`` too.
+
+        Raises
+        ------
+        NotFoundError
+            If the model was saved without it.
+        """
+        return self.model.load_optimizer(into, scheduler)
 
     def load_program(self) -> Callable[..., Any]:
         """Return the function that computes the model, without the code that defined it."""

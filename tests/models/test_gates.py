@@ -55,10 +55,44 @@ def test_a_bare_metric_is_that_of_the_save_and_its_minimum_that_of_the_run(regis
 
 @pytest.mark.parametrize("condition", ["val/accurcy > 0.5", "metrics.val/accurcy > 0.5"])
 def test_a_metric_that_the_version_does_not_have_keeps_it_out(registry, registered, condition):
-    registered(0.9)
-    registry.set_policy("digits", "Production", condition)
-    with pytest.raises(ApprovalError, match="Near: val/accuracy"):
+    (version,) = registered(0.9)
+    policy = {"Production": {"require": [condition]}}
+    (version.path.parents[1] / "policy.json").write_text(json.dumps(policy))
+    with pytest.raises(ApprovalError, match=r"Near: val/accuracy\.$"):
         registry.transition("digits", 1, "Production")
+
+
+@pytest.mark.parametrize(
+    ("condition", "near"),
+    [
+        ("val/accurcy > 0.5", "Near: val/accuracy"),
+        ("val/accuracy > 0.5 and metrics.val/accurcy:min > 0", "Near: val/accuracy"),
+        ("params.lrr < 1", "Near: lr"),
+        ("optimizer = 'sgd'", "There are: lr, val/accuracy"),
+    ],
+)
+def test_a_condition_on_what_no_version_has_is_refused_with_near_names(
+    registry, registered, condition, near
+):
+    registered(0.9, 0.8)
+    with pytest.raises(InvalidValueError, match=f"No version of digits could meet .*{near}"):
+        registry.set_policy("digits", "Production", [condition])
+    assert registry.policy("digits") == {}
+
+
+def test_what_one_version_has_may_be_asked_of_all(registry, registered, make, edit):
+    first, _ = registered(0.9, 0.8)
+    with make("digits").start_run("late", {"depth": 2}) as run:
+        run.log_metrics({"f1": 0.7})
+        run.log_model({"w": np.ones(2)}, "digits")
+    registry.register(run, "digits")
+    edit(first.path / "version.json", metrics={})  # damaged: it hides nothing of the others
+    for condition in ("f1 > 0.5 and val/accuracy > 0.5", "depth = 2", "tags.team = 'x'"):
+        registry.set_policy("digits", "Production", condition)
+    registry.set_policy("digits", "Production", "f1 > 0.5 and depth = 2")
+    assert registry.transition("digits", 3, "Production").stage == "Production"
+    with pytest.raises(ApprovalError, match="'f1'"):
+        registry.transition("digits", 2, "Production")
 
 
 def test_nan_is_not_above_anything(registry, make):
@@ -82,12 +116,12 @@ def test_a_version_without_metrics_passes_no_condition_on_them(registry, make):
 
 def test_approvals_count_once_a_person_and_only_those_listed(registry, registered):
     registered(0.9)
-    registry.set_policy("digits", "Production", approvers=["ann", "bob", "eve"], approvals=2)
+    registry.set_policy("digits", "Production", approvers=("ann", "bob", "eve"), approvals=2)
     with pytest.raises(ApprovalError, match="2 approvals by ann or bob or eve, and has none"):
         registry.transition("digits", 1, "Production", by="eve")
     registry.approve("digits", 1, "Production", by="ann")
     registry.approve("digits", 1, "production", by="ann")
-    with pytest.raises(InvalidValueError, match="'mallory' is no approver"):
+    with pytest.raises(InvalidValueError, match=r"'mallory' is no approver .*policy digits Pro"):
         registry.approve("digits", 1, "Production", by="mallory")
     with pytest.raises(ApprovalError, match="experiments models approve digits/1 Production"):
         registry.transition("digits", 1, "Production")
@@ -218,10 +252,46 @@ def test_not_above_a_limit_does_not_hold_for_nan(registry, make, condition):
     assert registry.transition("digits", 1, "Production").stage == "Production"
 
 
-def test_approvals_without_approvers_are_refused(registry, registered):
+@pytest.mark.parametrize(
+    ("approvers", "approvals", "allowed"),
+    [
+        ((), 2, "No approver is named. Name those who may approve."),
+        ("ann", 2, "ann is the only approver. Ask for 1, or name more approvers."),
+        (["ann", "bob"], 0, "There are 2 approvers: ann, bob. Ask for 1 to 2."),
+    ],
+)
+def test_more_or_fewer_approvals_than_there_can_be_are_refused_with_what_is_allowed(
+    registry, registered, approvers, approvals, allowed
+):
     registered(0.9)
-    with pytest.raises(InvalidValueError, match="approvals is 2, and there are 0 approvers"):
-        registry.set_policy("digits", "Production", "val/accuracy > 0", approvals=2)
+    with pytest.raises(InvalidValueError) as refused:
+        registry.set_policy("digits", "Production", (), approvers, approvals)
+    assert str(refused.value) == f"approvals is {approvals}. {allowed}"
+
+
+def test_a_text_is_one_approver_and_names_with_commas_are_a_list(registry, registered):
+    registered(0.9)
+    registry.set_policy("digits", "Production", "lr < 1", "ann lee")
+    assert registry.policy("digits")["Production"]["approvers"] == ["ann lee"]
+    for given in ("ann, bob", ["ann, bob"]):
+        with pytest.raises(InvalidValueError, match=r"holds a comma\. Pass a list: \['ann', 'bob'"):
+            registry.set_policy("digits", "Production", approvers=given)
+
+
+def test_an_approval_that_nothing_asks_for_is_refused(registry, registered):
+    registered(0.9)
+    with pytest.raises(InvalidValueError, match=r"asks for no approval for Production"):
+        registry.approve("digits", 1, "Production", by="ann")
+    registry.set_policy("digits", "Production", "lr < 1")
+    with pytest.raises(
+        InvalidValueError,
+        match=r"policy digits Production --approver ann --require 'lr < 1', or registry\.set_policy"
+        r"\('digits', 'Production', require=\['lr < 1'\], approvers=\['ann'\], approvals=1\)",
+    ):
+        registry.approve("digits", 1, "Production", by="ann")
+    with pytest.raises(NotFoundError, match="no version 2"):
+        registry.approve("digits", 2, "Production")
+    assert "approved" not in kinds(registry)
 
 
 def test_the_policy_of_a_model_that_is_not_there_is_not_an_open_one(registry, registered):

@@ -147,6 +147,7 @@ def test_versions_are_found_by_number_stage_alias_or_as_the_newest(registry, reg
 
 
 def test_what_is_not_there_shows_what_is(registry, registered, root):
+    root.mkdir()
     with pytest.raises(NotFoundError, match=r"_models\. There are none yet\. Register one"):
         registry.get("digits")
     registered(0.1, 0.2)
@@ -162,16 +163,36 @@ def test_what_is_not_there_shows_what_is(registry, registered, root):
         registry.get("..")
 
 
-def test_a_root_without_models_has_none_and_reading_writes_nothing(tmp_path):
+def test_a_root_that_does_not_exist_is_told_and_not_made_by_reading(tmp_path):
     registry = ModelRegistry(tmp_path / "none")
-    assert registry.list() == []
-    with pytest.raises(NotFoundError):
-        registry.versions("digits")
-    with pytest.raises(NotFoundError):
-        registry.transition("digits", 1, "Production")
-    with pytest.raises(RootNotFoundError):
-        registry.register("p/r")
+    for call in (
+        registry.list,
+        lambda: registry.get("digits"),
+        lambda: registry.versions("digits", deleted=True),
+        lambda: registry.history("digits"),
+        lambda: registry.policy("digits"),
+        lambda: registry.transition("digits", 1, "Production"),
+        lambda: registry.approve("digits", 1, "Production"),
+        lambda: registry.restore("digits"),
+        lambda: registry.register("p/r"),
+    ):
+        with pytest.raises(RootNotFoundError, match=f"no folder of experiments at {tmp_path}"):
+            call()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_root_without_models_has_none_and_reading_writes_nothing(tmp_path):
+    registry = ModelRegistry(tmp_path)
+    assert registry.list() == []
+    with pytest.raises(NotFoundError, match="no registered model 'digits'"):
+        registry.versions("digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_may_be_opened_before_a_run_makes_its_root(registry, train, root):
+    assert not root.exists()
+    assert registry.register(train(), name="digits").key == "digits/1"
+    assert [model.name for model in registry.list()] == ["digits"]
 
 
 def test_readers_change_nothing(registry, registered, root):
@@ -363,14 +384,6 @@ def test_a_roll_back_gives_the_stage_to_the_one_before_and_a_second_one_goes_on(
     with pytest.raises(InvalidValueError, match="no version was there before"):
         registry.rollback("digits")
     assert registry.get("digits/Production").version == 1
-
-
-def test_a_roll_back_passes_over_what_is_deleted(registry, registered):
-    registered(0.1, 0.2, 0.3)
-    for number in (1, 2, 3):
-        registry.transition("digits", number, "Production")
-    registry.delete("digits", 2)
-    assert registry.rollback("digits").version == 1
 
 
 def test_nothing_in_the_stage_cannot_be_rolled_back(registry, registered):

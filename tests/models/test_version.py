@@ -5,7 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from experiment_tracking.errors import DamagedError, ExperimentTrackingError, FormatError
+from experiment_tracking.errors import (
+    DamagedError,
+    ExperimentTrackingError,
+    FormatError,
+    NotFoundError,
+)
 from experiment_tracking.formats.models.saved import SavedModel
 from experiment_tracking.models.registry import ModelRegistry
 
@@ -189,3 +194,29 @@ def test_a_made_up_model_leads_to_no_other_file(registry, registered, edit, name
     made_up = ModelRegistry(registry.root).get("digits/1")
     with pytest.raises(DamagedError, match="expected a file beside it"):
         made_up.load()
+
+
+def test_the_optimizer_comes_back_with_the_model(registry, make):
+    torch = pytest.importorskip("torch", reason="pip install torch")
+
+    def start(lr):
+        net = torch.nn.Linear(2, 1)
+        return net, torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+
+    net, optimizer = start(0.25)
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    with make("digits").start_run("r") as run:
+        run.log_model(net, "digits", optimizer=optimizer)
+    other, fresh = start(0.5)
+    version = registry.register(run, "digits")
+    version.load(into=other)
+    assert version.load_optimizer(into=fresh) is fresh
+    assert fresh.param_groups[0]["lr"] == 0.25
+    momentum = fresh.state[other.weight]["momentum_buffer"]
+    assert torch.equal(momentum, torch.ones(1, 2))
+
+
+def test_a_version_saved_without_an_optimizer_has_none(version):
+    with pytest.raises(NotFoundError, match="optimizer"):
+        version.load_optimizer()

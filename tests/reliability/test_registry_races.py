@@ -128,6 +128,7 @@ def test_racers_of_all_kinds_leave_one_state_that_everybody_reads(alone, run, tm
     registry = ModelRegistry(root)
     for _ in range(4):
         registry.register(run, "digits")
+    registry.set_policy("digits", "Staging", approvers=[f"u{number}" for number in range(12)])
     ended = alone(do_all_at_once, str(root), str(run.path))
     assert ended.result == [0] * 12, ended.stderr
     numbers = look(root)
