@@ -44,6 +44,7 @@ def _facts(version: ModelVersion) -> dict[str, Any]:
         "created_at": version.created_at,
         "by": version.by,
         "run": version.run,
+        "artifact_path": version.lineage.get("artifact_path"),
         "commit": version.lineage["code"]["commit"],
         **{name: model.get(name) for name in _FACTS},
         **{f"params.{name}": value for name, value in flat(version.params).items()},

@@ -59,13 +59,16 @@ def register(
     of_run = lineage(record, store.root)
     folder.make()
 
+    taken: dict[str, Any] = {"artifact_path": artifact_path}
+
     def describe(document: Mapping[str, Any]) -> dict[str, Any]:
         _check_run(record)
+        taken["step"] = document.get("step")
         registered = {"registered_by": by, "artifact_path": artifact_path}
         return {**registered, **with_save(of_run, document)}
 
     number, sha256 = publish(folder, source, describe, max(state.versions, default=0))
-    known = {"run": record.key, "run_id": record.id, "sha256": sha256, **said}
+    known = {"run": record.key, "run_id": record.id, **taken, "sha256": sha256, **said}
 
     def decide(state: ModelState) -> Wish:
         _check_open(state, name)

@@ -306,9 +306,9 @@ def test_the_audit_trail_says_when_who_what_and_why(models, registry):
     models("describe", "digits", "of one hand")
     lines = models("log", "digits")[1].splitlines()
     assert [line.split(None, 2)[2] for line in lines] == [
-        "ann  digits/1  registered from nets/net-0",
-        "ann  digits/2  registered from nets/net-1",
-        "ann  digits/3  registered from nets/net-2",
+        "ann  digits/1  registered from nets/net-0, best at step 0",
+        "ann  digits/2  registered from nets/net-1, best at step 1",
+        "ann  digits/3  registered from nets/net-2, best at step 2",
         "ann  digits/2  stage None → Production: best so far",
         "ann  digits    description: of one hand",
     ]
