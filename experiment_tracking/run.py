@@ -318,7 +318,8 @@ class Run(Logs):
             from experiment_tracking.models.references import check_alias, check_model_name
 
             check_model_name(registered_as)
-            [check_alias(alias) for alias in request.aliases]
+            for alias in request.aliases:
+                check_alias(alias)
         document = None
         if self._writer.files.keeps_models() and isinstance(self._writer, RunWriter):
             document = publish(self._writer, model, name, request)
@@ -328,11 +329,19 @@ class Run(Logs):
         known = {"name": name, "metadata": document["metadata"], "step": document["step"]}
         self._writer.to_backends("log_model", SavedModel(folder), folder, **known)
         if registered_as is not None:
-            from experiment_tracking.models.registry import ModelRegistry
-
-            registry = ModelRegistry(self._writer.folder.root)
-            registry.register(self, name, name=registered_as, aliases=request.aliases)
+            self._register(name, registered_as, request.aliases)
         return folder
+
+    def _register(self, name: str, registered_as: str, aliases: tuple[str, ...]) -> None:
+        from experiment_tracking.models.registry import ModelRegistry
+
+        try:
+            registry = ModelRegistry(self._writer.folder.root)
+            registry.register(self, name, name=registered_as, aliases=aliases)
+        except OSError as error:
+            if error.errno is None or not isinstance(self._writer, RunWriter):
+                raise
+            self._writer.files_lost(error)  # the model itself is saved
 
     # ------------------------------------------------------------------ its end
 

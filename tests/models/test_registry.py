@@ -87,6 +87,36 @@ def test_the_best_save_is_taken_by_its_metric(registry, train, weight):
         registry.register(run, name="digits", best="val/accuracy", step=1)
 
 
+def test_a_model_is_registered_as_it_is_logged(registry, train, weight):
+    train(registered_model_name="digits", aliases=("champion",))
+    assert numbers(registry.versions("digits")) == [2, 1]
+    assert weight("digits@champion") == 0.9
+
+
+@pytest.mark.parametrize("wrong", [{"registered_model_name": "no/good"}, {"aliases": ["latest"]}])
+def test_a_wrong_name_is_told_before_a_model_is_saved(make, wrong):
+    with make("p").start_run("a") as run:
+        with pytest.raises((InvalidNameError, InvalidValueError)):
+            run.log_model({"w": np.ones(2)}, **{"registered_model_name": "digits", **wrong})
+        assert not (run.path / "models").exists()
+
+
+def test_a_full_disk_at_registering_does_not_stop_the_training(registry, make, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with make("p").start_run("a") as run:
+        with monkeypatch.context() as patched:
+            patched.setattr(publication, "publish", refuse)
+            patched.setattr("experiment_tracking.models.registration.publish", refuse)
+            run.log_model({"w": np.ones(2)}, registered_model_name="digits")
+        run.log_metrics({"loss": 1.0})
+    assert "No space left" in capsys.readouterr().err
+    assert RunRecord(run.path).summary["lost"]["files"] == 1
+    assert RunRecord(run.path).load_model()["w"].tolist() == [1, 1]
+    assert registry.list() == []
+
+
 def test_an_earlier_save_is_taken_by_its_step(registry, train, weight):
     run = train("a", [0.5, 0.9, 0.7])
     version = registry.register(run, name="digits", step=1)
