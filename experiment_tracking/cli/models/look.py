@@ -98,7 +98,7 @@ def ls(args: argparse.Namespace) -> int:
         json_out([model.to_dict() for model in models])
     elif models:
         _print_models(models)
-    else:
+    elif not registry.problems:
         say(why_empty(registry))
     return say_problems(registry)
 

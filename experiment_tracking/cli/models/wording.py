@@ -97,12 +97,15 @@ class Change(NamedTuple):
 
 def tell(args: argparse.Namespace, registry: "ModelRegistry", *changes: Change) -> int:
     """Do something to models and print what that was, by the audit trails; return the exit code."""
+    from experiment_tracking.folder.amendments import user_name
+
     done: list[tuple[str, Event]] = []
     try:
         for name, do, already in changes:
             known = len(registry.history(name))
             do()
-            events = registry.history(name)[known:]
+            # Somebody else may be at work on it at the same time.
+            events = [e for e in registry.history(name)[known:] if e.by == user_name()]
             done += [(name, event) for event in events]
             if not events:
                 say(f"{already}; nothing was changed.")

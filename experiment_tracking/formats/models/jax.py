@@ -131,7 +131,18 @@ class JaxFormat(ModelFormat):
         return _without_code(model)
 
     def optimizer_tree(self, optimizer: Any) -> Any:
-        """Return what is kept of an optimizer or its state."""
+        """Return what is kept of an optimizer's state.
+
+        Raises
+        ------
+        InvalidTypeError
+            For a transformation of optax, which is code and has no state in it.
+        """
+        if callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update"):
+            raise InvalidTypeError(
+                f"optimizer= is a {type(optimizer).__name__} of optax, which holds no state. Pass "
+                "the state, what its init() and update() give, or an nnx.Optimizer."
+            )
         return _without_code(optimizer)
 
     def filled(self, into: Any, tree: Any, subject: str) -> Any:

@@ -193,6 +193,12 @@ def test_a_scheduler_is_refused(saved, trained):
         saved(trained[0], scheduler=object())
 
 
+def test_a_transformation_of_optax_is_no_state(saved, trained):
+    optax = pytest.importorskip("optax", reason="pip install optax")
+    with pytest.raises(InvalidTypeError, match="holds no state"):
+        saved(trained[0], optimizer=optax.adam(1e-3))
+
+
 WITHOUT_FLAX = """
 import sys
 import numpy as np
