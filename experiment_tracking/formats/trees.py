@@ -104,7 +104,7 @@ class Level(NamedTuple):
 def pytree_level(value: Any) -> Level | None:
     """Take apart one node of a JAX pytree; None for a leaf, and where JAX is not loaded."""
     jax = sys.modules.get("jax")
-    if jax is None:
+    if jax is None or isinstance(value, Iterator):  # JAX warns of what it takes for a leaf there
         return None
     flatten = jax.tree_util.tree_flatten_with_path
     pairs, structure = flatten(value, is_leaf=lambda found: found is not value)
