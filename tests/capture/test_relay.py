@@ -662,7 +662,7 @@ def test_a_command_sees_a_terminal_and_its_new_size(path, terminal):
         "input(); resized()"
     )
     process = terminal.start(RUN, path, sys.executable, "-c", script)
-    terminal.read_until(b"True 100")
+    terminal.read_until(b"True 100\r\n")  # a signal may come before the end of the line
     terminal.resize(30, 222)
     terminal.read_until(b"222")
     terminal.type(b"\n")

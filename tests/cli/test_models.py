@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -539,6 +540,8 @@ def test_types_to_trust_are_named_with_the_option_that_lets_them_in(
     (tmp_path / "own_steps_here.py").write_text("def halve(x):\n    return x / 2\n")
     monkeypatch.syspath_prepend(tmp_path)
     halve = importlib.import_module("own_steps_here").halve
+    # Gone with the test: runs of later ones would keep it as code of their own.
+    monkeypatch.setitem(sys.modules, "own_steps_here", sys.modules.pop("own_steps_here"))
     tracker = ExperimentTracker("nets", root=root, auto_log=False, use_tensorboard=False)
     with tracker.start_run("own") as run:
         run.log_model(preprocessing.FunctionTransformer(halve), "own")
