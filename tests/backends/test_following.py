@@ -220,7 +220,7 @@ def test_a_slow_backend_is_left_behind_at_its_bound_and_what_it_is_owed_is_said(
             self.go_on.wait()
 
     slow, quick = Slow(), Recorder()
-    run = start(slow, quick, exit_timeout_s=0.1)
+    run = start(slow, quick, exit_timeout_s=2.0)  # in which the quick one must have ended
     for step in range(100):
         run.log_metrics({"x": step})
     run.end_run()
