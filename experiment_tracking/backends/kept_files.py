@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 from experiment_tracking.errors import DamagedError
 from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import encode, read_document
-from experiment_tracking.folder.layout import RunFolder
-
-MODEL_DOCUMENT = "model.json"
+from experiment_tracking.folder.layout import MODEL_DOCUMENT, RunFolder
 
 _Entry = Mapping[str, Any]
 
@@ -216,19 +214,7 @@ def _published(path: str) -> dict[str, Any]:
 def _stage(path: str, into: str, known: _Entry) -> None:
     source = os.path.join(path, known["file"])
     _check_size(source, known)
-    link_or_copy(source, os.path.join(into, known["file"]))
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """Have a file under a second name, where it stays when the first one is replaced."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        from shutil import copyfile
-
-        copyfile(source, target)
+    io.link_or_copy(source, os.path.join(into, known["file"]))
 
 
 def _parts(entry: _Entry) -> list[str]:

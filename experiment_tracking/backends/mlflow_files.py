@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from experiment_tracking.backends.kept_files import MODEL_DOCUMENT
 from experiment_tracking.backends.mlflow_names import Names
 from experiment_tracking.backends.mlflow_service import Client, RefusedError
 from experiment_tracking.errors import BackendError
+from experiment_tracking.folder.layout import MODEL_DOCUMENT
 
 
 class Files:

@@ -24,7 +24,6 @@ from experiment_tracking.backends.catalog import is_installed
 from experiment_tracking.backends.interface import BackendInterface
 from experiment_tracking.backends.kept_files import (
     known_of_model,
-    link_or_copy,
     stage_newest_save,
 )
 from experiment_tracking.backends.wandb_log import Artifact, WandbLog
@@ -35,6 +34,7 @@ from experiment_tracking.errors import (
     DamagedError,
     MissingPackageError,
 )
+from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.layout import RunFolder
 from experiment_tracking.folder.values import stored_name
@@ -498,7 +498,7 @@ class WandbBackend(BackendInterface):
         for source, inner in _files_in(path):
             target = os.path.join(staged, inner)
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            link_or_copy(source, target)
+            io.link_or_copy(source, target)
         return staged, {}
 
     def _staging(self) -> str:

@@ -229,6 +229,36 @@ def _hidden_beside(path: str) -> str:
     return os.path.join(folder, f".{name[:50]}.{unique}.tmp")
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Have a regular file under a second name too, where it stays when the first is replaced.
+
+    Raises
+    ------
+    DamagedError
+        If it is a link, or no regular file.
+    OSError
+        If it is not there, or the second name is taken.
+    """
+    fd = open_for_reading(source)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, one without hard links, or somebody else's file
+        _copy(fd, target)
+    finally:
+        close(fd)
+
+
+def _copy(fd: int, target: str) -> None:
+    copied = create(target)
+    try:
+        while piece := os.read(fd, 1 << 22):
+            write_all(copied, piece)
+    finally:
+        close(copied)
+
+
 _HIDDEN = re.compile(r"\..*\.(\d+)\.[0-9a-f]{8}\.tmp")
 
 

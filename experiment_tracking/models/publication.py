@@ -125,26 +125,9 @@ def _checked_name(source: SavedModel, known: Any) -> str:
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
-        fd = io.open_for_reading(source)
+        io.link_or_copy(source, target)
     except FileNotFoundError:
         raise _SavedAgainError(f"{source} is gone.") from None
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise _SavedAgainError(f"{source} is gone.") from None
-    except OSError:  # another file system, one without hard links, or somebody else's file
-        _copy(fd, target)
-    finally:
-        io.close(fd)
-
-
-def _copy(fd: int, target: str) -> None:
-    copied = io.create(target)
-    try:
-        while piece := os.read(fd, _PIECE_BYTES):
-            io.write_all(copied, piece)
-    finally:
-        io.close(copied)
 
 
 def check_file(path: str, known: Mapping[str, Any], shown: str | None = None) -> None:

@@ -159,6 +159,7 @@ def _module(torch: Any, graph: Any, values: Sequence[Any], places: Sequence[int]
                     self.register_buffer(f"weight_{place}", value)
 
         def forward(self, *tensors: Any) -> Any:
+            """Walk the graph with these in the places of the inputs."""
             now = list(values)
             for name, weight in self.named_buffers(remove_duplicate=False):
                 now[int(name.removeprefix("weight_"))] = weight

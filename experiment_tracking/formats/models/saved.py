@@ -20,6 +20,7 @@ from experiment_tracking.folder import io
 from experiment_tracking.folder.digest import goal_of
 from experiment_tracking.folder.documents import read_document
 from experiment_tracking.folder.hashing import HashedBeside
+from experiment_tracking.folder.layout import MODEL_DOCUMENT
 from experiment_tracking.folder.values import Number, from_stored
 from experiment_tracking.formats import tensor_files
 from experiment_tracking.formats.trees import rebuild_tree
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 1
-DOCUMENT = "model.json"
+DOCUMENT = MODEL_DOCUMENT
 
 _PIECE_BYTES = 1 << 22
 

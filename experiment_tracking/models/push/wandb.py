@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiment_tracking.backends import wandb_service as service
 from experiment_tracking.backends.catalog import is_installed
-from experiment_tracking.backends.kept_files import link_or_copy
 from experiment_tracking.backends.wandb_service import Doing, core, translated
 from experiment_tracking.errors import (
     BackendError,
     BackendUnavailableError,
     MissingPackageError,
 )
+from experiment_tracking.folder import io
 from experiment_tracking.folder.documents import utc_now
 from experiment_tracking.models.stages import NONE
 
@@ -143,7 +143,7 @@ def _files(version: ModelVersion, folder: str | None) -> list[tuple[str, str]]:
     above = os.path.join(folder, "model")
     os.mkdir(above)
     for name in names:
-        link_or_copy(str(version.path / name), os.path.join(above, name))
+        io.link_or_copy(str(version.path / name), os.path.join(above, name))
     return [(name, os.path.join(above, name)) for name in names]
 
 
